@@ -1,0 +1,335 @@
+/*
+ * arctos.h - makes arctos video appointments, and says truthfully of every failed call whether one was made.
+ *
+ * Made by `make header`; do not edit. SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Rules that hold for every function:
+ *
+ * - ARCTOS_OK is 0, every failure is negative, there is no positive code: `if (code)` is enough.
+ * - A function that has something to tell hands over one text through its last parameter, `char **answer`: the
+ *   result on success, the error document on failure. `answer` may be NULL: then there is no text. Otherwise
+ *   *answer is always written (NULL only when there is no memory for the text) and is yours: release it with
+ *   arctos_free, whatever the code was.
+ * - An error document is a JSON object: "code", "name", "message" (one sentence for people), "time", "version"; and
+ *   where they apply "outcome" ("not_created", "created" or "unknown"), "attempts", "elapsed_ms", "call_id",
+ *   "out_task_num", "host", "http_status", "retry_after_ms", "server_message", "server_body", and "problems", a list
+ *   of {"field","problem","value"}. A key that does not apply is absent. New keys may come.
+ *   No document holds a token, or the text of a remark or of an undocumented field.
+ * - All texts are UTF-8 and NUL-terminated. Texts that you hand in stay yours; nothing keeps a pointer to them.
+ * - Misuse is answered and never undefined where C lets the library notice it: NULL, bytes that are not UTF-8, a
+ *   client or a text that was released before or never was one.
+ * - Every function may be called from every thread at once. No call holds a lock while it waits for the network.
+ * - Nothing is written to stdout or stderr, no signal is raised or handled, and no panic crosses the border. A
+ *   small allocation that fails inside a dependency ends the process.
+ */
+
+
+#ifndef ARCTOS_H
+#define ARCTOS_H
+
+#include <stdint.h>
+
+/* Import, export and visibility. Define ARCTOS_STATIC when you link the static library on Windows. */
+#if defined(_WIN32) && !defined(ARCTOS_STATIC)
+#  define ARCTOS_API __declspec(dllimport)
+#elif defined(__GNUC__) && !defined(_WIN32)
+#  define ARCTOS_API __attribute__((visibility("default")))
+#else
+#  define ARCTOS_API
+#endif
+
+/* The calling convention of every function and of every callback. */
+#if defined(_WIN32)
+#  define ARCTOS_CALL __cdecl
+#else
+#  define ARCTOS_CALL
+#endif
+
+/* What arctos_abi_version returns in a library that fits this header. */
+#define ARCTOS_ABI_VERSION 1
+
+/* Whether the appointment was made. Not zero means that one may exist. */
+#define ARCTOS_NOT_CREATED 0
+#define ARCTOS_CREATED 1
+#define ARCTOS_UNKNOWN 2
+
+/*
+ * The codes. A code never changes its value or meaning; new ones may come, so branch on arctos_outcome.
+ */
+
+/* The call succeeded. From arctos_task_add: the server's status is 1 (success) or 2 (warning).
+   Outcome: created. */
+#define ARCTOS_OK 0
+
+/* An argument is NULL or not UTF-8, the client is not a living one, or JSON or a JSON pointer given to a JSON function is wrong.
+   Outcome: not created. */
+#define ARCTOS_BAD_ARGUMENT (-1)
+
+/* The configuration, or a file that it names, is refused; problems lists everything. */
+#define ARCTOS_BAD_CONFIG (-2)
+
+/* The task is not JSON or breaks the contract; problems lists everything.
+   Outcome: not created. */
+#define ARCTOS_BAD_TASK (-3)
+
+/* There is nothing at the JSON pointer. */
+#define ARCTOS_NO_VALUE (-4)
+
+/* The server's name was not found, or the connection was refused, unreachable or closed during the TLS handshake.
+   Outcome: not created. */
+#define ARCTOS_CONNECT (-10)
+
+/* The server's certificate or its TLS is not acceptable.
+   Outcome: not created; unknown when TLS fails after the request went out. */
+#define ARCTOS_TLS (-11)
+
+/* A deadline passed: timeout_ms of the call or connect_timeout_ms of its connection.
+   Outcome: by what had gone out. */
+#define ARCTOS_TIMEOUT (-12)
+
+/* The connection was reset or closed before the answer was whole.
+   Outcome: by what had gone out. */
+#define ARCTOS_BROKEN (-13)
+
+/* The server answered with status 0: it refused the appointment; server_message says why.
+   Outcome: not created. */
+#define ARCTOS_FAILED (-20)
+
+/* HTTP 401 or 403, or the client has no token.
+   Outcome: not created. */
+#define ARCTOS_FORBIDDEN (-21)
+
+/* HTTP 404: base_url does not lead to the server's API.
+   Outcome: not created. */
+#define ARCTOS_NOT_FOUND (-22)
+
+/* Another HTTP 4xx.
+   Outcome: not created where the status says so; else unknown. */
+#define ARCTOS_REJECTED (-23)
+
+/* HTTP 429 or 503.
+   Outcome: 429: not created; 503: unknown. */
+#define ARCTOS_BUSY (-24)
+
+/* Another HTTP 5xx.
+   Outcome: unknown. */
+#define ARCTOS_SERVER_ERROR (-25)
+
+/* The answer is no readable answer of this API, or a redirect, which is never followed.
+   Outcome: unknown; created when the server says so but gives no number. */
+#define ARCTOS_BAD_RESPONSE (-26)
+
+/* A defect of the library.
+   Outcome: by what had gone out. */
+#define ARCTOS_INTERNAL (-99)
+
+
+/**
+ * A client of one server. Its address is a handle that the library looks up and never follows.
+ */
+typedef struct arctos_client arctos_client;
+
+/**
+ * What a function returns: ARCTOS_OK, which is 0, or one of the negative codes above.
+ */
+typedef int32_t arctos_code;
+
+/**
+ * ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN.
+ */
+typedef int32_t arctos_outcome_code;
+
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
+
+/**
+ * The library's version, such as "0.1.0".
+ *
+ * Returns a static text, never NULL, which must not be released. Any thread.
+ */
+ARCTOS_API const char *ARCTOS_CALL arctos_version(void);
+
+/**
+ * The version of the interface. A program compiled with this header fits a library for which
+ * `arctos_abi_version() == ARCTOS_ABI_VERSION`.
+ *
+ * Any thread.
+ */
+ARCTOS_API uint32_t ARCTOS_CALL arctos_abi_version(void);
+
+/**
+ * The name of a code, such as "ARCTOS_TIMEOUT"; "ARCTOS_?" for a value that is no code of this version.
+ *
+ * Returns a static text, never NULL, which must not be released. Any thread.
+ */
+ARCTOS_API const char *ARCTOS_CALL arctos_code_name(arctos_code code);
+
+/**
+ * Wipes and releases a text that the library handed over.
+ *
+ * `text`: a text from an `answer` or from `arctos_json_set*`. NULL is fine. A text that was released before, a
+ * pointer that is none of the library's, and a client are ignored; nothing behind them is read.
+ *
+ * Texts must not be given to `free()`: they do not start where their memory does. Any thread.
+ */
+ARCTOS_API void ARCTOS_CALL arctos_free(char *text);
+
+/**
+ * Whether the appointment was made, from what arctos_task_add returned and handed over. Any code but ARCTOS_OK
+ * with ARCTOS_NOT_CREATED may be tried again; ARCTOS_UNKNOWN must be cleared up first.
+ *
+ * `code`: the code. `answer`: the text of the same call, or NULL. Without a text, or with one that cannot be
+ * read, only ARCTOS_OK, ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_CONFIG, ARCTOS_BAD_TASK and ARCTOS_NO_VALUE decide; all
+ * else is ARCTOS_UNKNOWN.
+ *
+ * Returns ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN. Allocates nothing, never fails. Any thread.
+ */
+ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, const char *answer);
+
+/**
+ * Makes a client. Reads the configuration and the files that it names; opens no connection.
+ *
+ * `config_json`: the configuration, a JSON object in UTF-8. Only `base_url` is required:
+ *
+ * | key | type, default | meaning |
+ * |---|---|---|
+ * | base_url | string | `https://host[:port][/prefix]`; http only to this machine, or with allow_http |
+ * | allow_http | false | lets base_url be http to any host: the token travels unencrypted |
+ * | token | string | the Bearer token; may be set later by arctos_client_set_token |
+ * | timeout_ms | 15000 | the whole call, from the entry of the function, in milliseconds, 1 to 3600000 |
+ * | connect_timeout_ms | 5000 | name, connection and TLS of one try, in milliseconds, 1 to 3600000 |
+ * | max_response_bytes | 1048576 | a longer answer is ARCTOS_BAD_RESPONSE, in bytes, 1 to 1073741824 |
+ * | tls.roots | "system" | whom to trust: "system", "bundled" (Mozilla's list) or "file" |
+ * | tls.ca_file | string | with roots "file": the trusted authorities, PEM |
+ * | strict | false | refuses tasks with undocumented fields |
+ * | user_agent | string | put before the library's own |
+ * | keep_bodies | false | puts the server's body into error documents as `server_body` |
+ *
+ * `client`: receives the client, NULL on failure; release it with arctos_client_free.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: the configuration in force as JSON, with
+ * secrets as "***", or the error document, whose `problems` lists everything that is wrong.
+ *
+ * Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread.
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_client_new(const char *config_json, arctos_client **client, char **answer);
+
+/**
+ * Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
+ *
+ * `client`: NULL is fine; a client that was released before, or any other pointer, is ignored. Any thread.
+ */
+ARCTOS_API void ARCTOS_CALL arctos_client_free(arctos_client *client);
+
+/**
+ * Puts another token in the place of the client's. Calls in flight go on with the one they started with.
+ *
+ * `client`: a client. `token`: the token alone, without "Bearer"; visible ASCII characters and blanks between
+ * them, at most 8192.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: `{}` or the error document.
+ *
+ * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread.
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client, const char *token, char **answer);
+
+/**
+ * Makes an appointment. Blocks until it is known what became of it, at most timeout_ms.
+ *
+ * `client`: a client. `task_json`: the task, a JSON object in UTF-8 (decisions 1 to 7 of docs/contract.md):
+ *
+ * | field | type | |
+ * |---|---|---|
+ * | business_id | integer | required |
+ * | out_task_num | string | required, your own unique identifier of the appointment |
+ * | task_type | "normal" or "custom" | required |
+ * | branch_code | string or number | required |
+ * | room_type | "normal" or "realtime" | required |
+ * | video | true, false, "true" or "false" | required |
+ * | task_time | Unix seconds as string or integer, or an RFC 3339 time with its offset | required if room_type is "normal" |
+ * | task_notify | true or false | sent as false when it is missing |
+ * | out_task_type, task_remark or task_remarks | string | optional |
+ * | business_code | string or number | optional |
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: the server's answer, byte for byte, or the
+ * error document. The appointment's number stands at "/info/task_num", the server's status (1 success, 2 warning:
+ * made all the same) at "/status"; read them with arctos_json_get.
+ *
+ * Returns ARCTOS_OK when the appointment was made. Any other code: ask arctos_outcome(code, answer) whether it
+ * was. Any thread, any number of calls on one client at once.
+ *
+ *     char *answer = NULL;
+ *     arctos_code code = arctos_task_add(client, task, &answer);
+ *     switch (arctos_outcome(code, answer)) {
+ *     case ARCTOS_CREATED:     ... made ...; break;
+ *     case ARCTOS_NOT_CREATED: ... may be tried again ...; break;
+ *     default:                 ... may have been made: look before trying again ...; break;
+ *     }
+ *     arctos_free(answer);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const char *task_json, char **answer);
+
+/**
+ * Says what arctos_task_add would send, by the same rules, and sends nothing.
+ *
+ * `task_json`: as for arctos_task_add.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: `{"path","body","notes":[{"field","note"}]}`,
+ * where notes lists the fields that the vendor does not document, with the documented one that is near; or the
+ * error document, whose `problems` lists everything that is wrong.
+ *
+ * Returns ARCTOS_OK, ARCTOS_BAD_TASK or ARCTOS_BAD_ARGUMENT. Any thread.
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_task_check(const char *task_json, char **answer);
+
+/**
+ * Reads one value out of a JSON text.
+ *
+ * `json`: any JSON text in UTF-8. `pointer`: a JSON pointer (RFC 6901), such as "/info/task_num"; "" is the whole.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: the contents of a string as plain text,
+ * anything else as its JSON text; or the error document.
+ *
+ * Returns ARCTOS_OK; ARCTOS_NO_VALUE when nothing is there; ARCTOS_BAD_ARGUMENT when the text is not JSON, the
+ * pointer is none, a member on the way stands twice, or the string holds U+0000 or half a surrogate pair. Any
+ * thread.
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_json_get(const char *json, const char *pointer, char **answer);
+
+/**
+ * Puts a JSON value into a JSON text, in place. All else in the text stays as it is, digits, order and blanks.
+ *
+ * `json`: the address of a text of the library's, or of NULL, which starts an empty object. On success the old
+ * text is released and the new one stands in its place; on failure nothing changes. Release the last one with
+ * arctos_free.
+ *
+ * `pointer`: a JSON pointer (RFC 6901). Its last member is created when it is not there, "-" appends to an array.
+ * The empty pointer replaces the whole: `arctos_json_set(&text, "", your_json)` makes a text of the library's out
+ * of JSON of your own.
+ *
+ * `value_json`: any JSON value, such as "15", "true" or "{}".
+ *
+ * Returns ARCTOS_OK; ARCTOS_NO_VALUE when the parent is not there; ARCTOS_BAD_ARGUMENT for bad JSON, a bad pointer,
+ * or a text that is not the library's. Any thread, though one text only by one thread at a time.
+ *
+ *     char *task = NULL;
+ *     arctos_json_set(&task, "/business_id", "15");
+ *     arctos_json_set_text(&task, "/out_task_num", "BR0943-187");
+ *     ...
+ *     arctos_free(task);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set(char **json, const char *pointer, const char *value_json);
+
+/**
+ * Puts a text into a JSON text as a string, escaped as JSON wants it, in place; otherwise as arctos_json_set.
+ *
+ * `text`: any UTF-8 text.
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_text(char **json, const char *pointer, const char *text);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
+
+#endif  /* ARCTOS_H */

@@ -1,0 +1,131 @@
+//! One client, and the way of a call through the library.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::call::Call;
+use crate::code::Code;
+use crate::config::{Config, Secret};
+use crate::connection::{Answer, Connection};
+use crate::contract::{self, Envelope, Status, Task};
+use crate::failure::{Failure, Said, mask};
+
+/// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
+const REST: Duration = Duration::from_secs(1);
+/// No more of the server's words than this stands in a document.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// A client of one server. Any number of threads may use it at once.
+pub struct Client {
+    config: Config,
+    token: RwLock<Option<Secret>>,
+    connection: Connection,
+}
+
+impl Client {
+    /// A client from its configuration, a JSON text. Opens no connection.
+    ///
+    /// # Errors
+    /// [`Code::BadConfig`], with everything that is wrong.
+    pub fn new(config: &str) -> Result<Client, Failure> {
+        let mut config = Config::read(config)?;
+        let connection = Connection::new(&config)?;
+        let token = RwLock::new(config.token.take());
+        Ok(Client { config, token, connection })
+    }
+
+    /// The configuration in force as JSON, secrets masked.
+    pub fn config(&self) -> &str {
+        &self.config.in_force
+    }
+
+    /// Puts another token in the place of the client's. Calls in flight go on with the one they started with.
+    ///
+    /// # Errors
+    /// [`Code::BadArgument`] for a token that is empty or that no header can carry; the old one stays.
+    pub fn set_token(&self, token: &str) -> Result<(), Failure> {
+        let token = Secret::token(token)
+            .map_err(|problem| Failure::plain(Code::BadArgument, format!("the token {problem}; the old one stays")))?;
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    /// Makes an appointment: the server's answer, byte for byte.
+    ///
+    /// # Errors
+    /// Every code but [`Code::BadConfig`] and [`Code::NoValue`]; [`Failure::outcome`] tells whether it was made.
+    pub fn task_add(&self, task: &str) -> Result<String, Failure> {
+        let call = Call::start(true);
+        self.add(&call, task).map_err(|failure| failure.of(&call))
+    }
+
+    /// [`Client::task_add`] within a call that has begun.
+    pub(crate) fn add(&self, call: &Rc<Call>, task: &str) -> Result<String, Failure> {
+        call.within(self.config.timeout);
+        call.set_host(&self.config.base.authority);
+        let task = Task::read(task)?;
+        call.set_number(&task.number);
+        if self.config.strict && !task.notes.is_empty() {
+            let what = "the task is refused by a client that is strict";
+            return Err(Failure::problems(Code::BadTask, what, task.undocumented()));
+        }
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(token) = token else {
+            let what = "the client has no token: give one in its configuration or set one";
+            return Err(Failure::plain(Code::Forbidden, what));
+        };
+        let scope = call.enter();
+        call.attempt(self.config.connect_timeout);
+        let answer = self.connection.post(call, contract::PATH, &token, &task.body);
+        let result = self.judge(call, answer, &token, &task.private);
+        drop(scope);
+        result
+    }
+
+    /// What the answer, or the lack of one, means.
+    fn judge(
+        &self,
+        call: &Rc<Call>,
+        mut answer: Answer,
+        token: &Secret,
+        private: &[Zeroizing<String>],
+    ) -> Result<String, Failure> {
+        let secrets: Vec<&str> =
+            private.iter().map(|text| text.as_str()).chain(std::iter::once(token.expose())).collect();
+        let max = self.config.max_response_bytes;
+        // A complete head decides, whatever became of the rest.
+        let (verdict, body, message) = match call.status().map(contract::status) {
+            Some(Status::Decided(verdict)) => {
+                call.hurry(REST);
+                let body = answer.whole(call, max).ok();
+                let message = body.as_deref().and_then(contract::message);
+                (verdict, body, message)
+            }
+            Some(Status::Success) | None => {
+                let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
+                match contract::envelope(&body) {
+                    Envelope::Made => return Ok(body),
+                    Envelope::Not(verdict, message) => (verdict, Some(body), message),
+                }
+            }
+        };
+        let said = Said {
+            retry_after_ms: answer.retry_after_ms(),
+            server_message: message.map(|message| shorten(&mask(&message, &secrets)).to_owned()),
+            server_body: body.filter(|_| self.config.keep_bodies).map(|body| mask(&body, &secrets)),
+        };
+        Err(Failure::answered(call, verdict, said))
+    }
+}
+
+fn shorten(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_MESSAGE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,479 @@
+//! The configuration: its keys, their ranges and defaults. A key of a part that is not built is unknown here.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use ureq::http::Uri;
+use zeroize::Zeroizing;
+
+use crate::code::Code;
+use crate::connection::tls;
+use crate::failure::{Failure, Problem};
+use crate::json::{self, Object, Top};
+use crate::nearest::nearest;
+
+/// No time of the configuration may be longer: an hour.
+const LONGEST_MS: u64 = 3_600_000;
+const MOST_BYTES: u64 = 1 << 30;
+/// What fits into one header line of ours with room to spare, and into those that servers accept.
+const LONGEST_TOKEN: usize = 8 * 1024;
+const LONGEST_URL: usize = 2 * 1024;
+const LONGEST_USER_AGENT: usize = 256;
+
+const KEYS: [&str; 10] = [
+    "base_url",
+    "allow_http",
+    "token",
+    "timeout_ms",
+    "connect_timeout_ms",
+    "max_response_bytes",
+    "tls",
+    "strict",
+    "user_agent",
+    "keep_bodies",
+];
+const TLS_KEYS: [&str; 2] = ["roots", "ca_file"];
+
+/// A client's configuration, checked.
+pub(crate) struct Config {
+    pub base: Base,
+    pub token: Option<Secret>,
+    pub timeout: Duration,
+    pub connect_timeout: Duration,
+    pub max_response_bytes: usize,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub strict: bool,
+    pub user_agent: String,
+    pub keep_bodies: bool,
+    /// The configuration in force, for a log.
+    pub in_force: String,
+}
+
+/// Where the server is.
+pub(crate) struct Base {
+    /// Without a slash at its end.
+    pub url: String,
+    /// Host and port as the URL names them, for messages.
+    pub authority: String,
+    /// The host alone, an IPv6 address without its brackets.
+    pub host: String,
+    pub port: u16,
+    pub https: bool,
+}
+
+/// A text that is wiped when it is dropped, and shown nowhere.
+#[derive(Clone)]
+pub(crate) struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// A token that a header can carry.
+    pub(crate) fn token(text: &str) -> Result<Secret, &'static str> {
+        if text.is_empty() {
+            return Err("is empty");
+        }
+        if text.len() > LONGEST_TOKEN {
+            return Err("is longer than 8192 bytes, more than servers accept in a header");
+        }
+        if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
+            return Err("holds a control character or one outside ASCII, which no header can carry");
+        }
+        if text.starts_with(' ') || text.ends_with(' ') {
+            return Err("starts or ends with a blank, which no header carries");
+        }
+        if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
+            return Err("starts with the word Bearer, which the library puts before the token itself");
+        }
+        Ok(Secret(Arc::new(Zeroizing::new(text.to_owned()))))
+    }
+
+    /// The text, for the header that carries it and for masking.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the caller is shown: every key that is in force.
+#[derive(Serialize)]
+struct InForce<'a> {
+    base_url: &'a str,
+    allow_http: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'static str>,
+    timeout_ms: u64,
+    connect_timeout_ms: u64,
+    max_response_bytes: u64,
+    tls: TlsInForce<'a>,
+    strict: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    keep_bodies: bool,
+}
+
+#[derive(Serialize)]
+struct TlsInForce<'a> {
+    roots: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<&'a str>,
+}
+
+impl Config {
+    /// Reads a configuration and the files that it names.
+    ///
+    /// # Errors
+    /// [`Code::BadConfig`], with everything that is wrong.
+    pub(crate) fn read(text: &str) -> Result<Config, Failure> {
+        let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
+        let object = match json::top(text) {
+            Ok(Top::Object(object)) => object,
+            Ok(Top::Other(kind)) => {
+                let problem = format!("must be a JSON object, not {kind}");
+                return Err(wrong(vec![Problem::new("configuration", problem)]));
+            }
+            Err(error) => {
+                let problem = format!("is not JSON: {error}");
+                return Err(wrong(vec![Problem::new("configuration", problem)]));
+            }
+        };
+        let mut problems = Vec::new();
+        let mut keys = Keys::new("", object, &KEYS, &mut problems);
+        let allow_http = keys.boolean("allow_http", false);
+        let base = keys.base_url(allow_http);
+        let token = keys.secret_token();
+        let timeout_ms = keys.integer("timeout_ms", 15_000, 1..=LONGEST_MS);
+        let connect_timeout_ms = keys.integer("connect_timeout_ms", 5_000, 1..=LONGEST_MS);
+        let max_response_bytes = keys.integer("max_response_bytes", 1 << 20, 1..=MOST_BYTES);
+        let tls_object = keys.object("tls");
+        let strict = keys.boolean("strict", false);
+        let user_agent = keys.user_agent();
+        let keep_bodies = keys.boolean("keep_bodies", false);
+
+        let mut tls_keys = Keys::new("tls.", tls_object, &TLS_KEYS, &mut problems);
+        let roots = tls_keys.roots();
+        let ca_file = tls_keys.string("ca_file");
+        let ca_file = ca_file.as_ref().map(|path| path.as_str());
+        match (roots, ca_file) {
+            ("file", None) => tls_keys.problem("ca_file", "is missing, and required with roots \"file\""),
+            ("system" | "bundled", Some(_)) => tls_keys.problem("ca_file", "goes with roots \"file\" only"),
+            _ => {}
+        }
+        // A file that is named is read even where the URL is http: it will be needed, or is a mistake.
+        let needs_tls = ca_file.is_some() || base.as_ref().is_some_and(|base| base.https);
+        let mut tls = None;
+        if needs_tls && problems.is_empty() {
+            match tls::client_config(roots, ca_file.map(Path::new)) {
+                Ok(config) => tls = Some(config),
+                Err(problem) => {
+                    let field = if roots == "file" { "tls.ca_file" } else { "tls.roots" };
+                    let shown = ca_file.unwrap_or(roots);
+                    problems.push(Problem::new(field, problem).value(Some(shown.to_owned())));
+                }
+            }
+        }
+        let Some(base) = base.filter(|_| problems.is_empty()) else {
+            return Err(wrong(problems));
+        };
+        let in_force = InForce {
+            base_url: &base.url,
+            allow_http,
+            token: token.as_ref().map(|_| "***"),
+            timeout_ms,
+            connect_timeout_ms,
+            max_response_bytes,
+            tls: TlsInForce { roots, ca_file },
+            strict,
+            user_agent: user_agent.as_deref(),
+            keep_bodies,
+        };
+        let in_force = serde_json::to_string(&in_force).expect("the configuration can be written as JSON");
+        let own = concat!("arctos/", env!("CARGO_PKG_VERSION"));
+        Ok(Config {
+            base,
+            token,
+            timeout: Duration::from_millis(timeout_ms),
+            connect_timeout: Duration::from_millis(connect_timeout_ms),
+            max_response_bytes: usize::try_from(max_response_bytes).unwrap_or(usize::MAX),
+            tls,
+            strict,
+            user_agent: user_agent.map_or_else(|| own.to_owned(), |given| format!("{given} {own}")),
+            keep_bodies,
+            in_force,
+        })
+    }
+}
+
+/// The members of one object of the configuration, and the list of what is wrong with them.
+struct Keys<'a, 'p> {
+    /// What stands before a key in a problem's place.
+    place: &'static str,
+    members: Object<'a>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'a, 'p> Keys<'a, 'p> {
+    /// Takes the members, and notes those that are unknown or stand twice. An unknown key's value is not shown:
+    /// it may be a secret under a misspelled name.
+    fn new(place: &'static str, members: Object<'a>, known: &[&str], problems: &'p mut Vec<Problem>) -> Keys<'a, 'p> {
+        for (index, (key, _)) in members.0.iter().enumerate() {
+            let field = format!("{place}{key}");
+            if !known.contains(&key.as_ref()) {
+                problems.push(Problem::new(
+                    field,
+                    match nearest(key, known) {
+                        Some(name) => format!("is not a known key; did you mean {place}{name}?"),
+                        None => format!("is not a known key; known are {}", known.join(", ")),
+                    },
+                ));
+            } else if members.0[..index].iter().any(|(before, _)| before == key) {
+                problems.push(Problem::new(field, "stands twice"));
+            }
+        }
+        Keys { place, members, problems }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    fn problem(&mut self, key: &str, problem: impl Into<String>) {
+        self.problem_with(key, problem, None);
+    }
+
+    fn problem_with(&mut self, key: &str, problem: impl Into<String>, value: Option<&str>) {
+        let problem = Problem::new(format!("{}{key}", self.place), problem);
+        self.problems.push(problem.value(value.map(str::to_owned)));
+    }
+
+    fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
+        self.problem(key, format!("must be {wanted}, not {}", json::kind(value)));
+    }
+
+    fn boolean(&mut self, key: &str, default: bool) -> bool {
+        match self.get(key).map(|value| (value, value.get())) {
+            None => default,
+            Some((_, "true")) => true,
+            Some((_, "false")) => false,
+            Some((value, _)) => {
+                self.wrong_type(key, value, "true or false");
+                default
+            }
+        }
+    }
+
+    fn integer(&mut self, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let Some(value) = self.get(key) else { return default };
+        let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        if json::kind(value) != "a number" {
+            self.wrong_type(key, value, &wanted);
+            return default;
+        }
+        match value.get().parse().ok().filter(|number| range.contains(number)) {
+            Some(number) => number,
+            None => {
+                let shown: String = value.get().chars().take(32).collect();
+                self.problem_with(key, format!("must be {wanted}"), Some(&shown));
+                default
+            }
+        }
+    }
+
+    /// A string, wiped after use, for it may be a secret.
+    fn string(&mut self, key: &str) -> Option<Zeroizing<String>> {
+        let value = self.get(key)?;
+        match json::string(value) {
+            Some(text) => Some(Zeroizing::new(text.into_owned())),
+            None if value.get().starts_with('"') => {
+                self.problem(key, "holds half of a surrogate pair");
+                None
+            }
+            None => {
+                self.wrong_type(key, value, "a string");
+                None
+            }
+        }
+    }
+
+    fn object(&mut self, key: &str) -> Object<'a> {
+        let none = Object(Vec::new());
+        let Some(value) = self.get(key) else { return none };
+        match json::top(value.get()) {
+            Ok(Top::Object(object)) => object,
+            _ => {
+                self.wrong_type(key, value, "an object");
+                none
+            }
+        }
+    }
+
+    fn secret_token(&mut self) -> Option<Secret> {
+        let text = self.string("token")?;
+        Secret::token(&text).map_err(|problem| self.problem("token", problem)).ok()
+    }
+
+    fn roots(&mut self) -> &'static str {
+        let Some(text) = self.string("roots") else { return "system" };
+        match ["system", "bundled", "file"].into_iter().find(|known| *known == text.as_str()) {
+            Some(known) => known,
+            None => {
+                self.problem_with("roots", "must be \"system\", \"bundled\" or \"file\"", Some(&text));
+                "system"
+            }
+        }
+    }
+
+    fn user_agent(&mut self) -> Option<String> {
+        let text = self.string("user_agent")?;
+        let fits = text.len() <= LONGEST_USER_AGENT
+            && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            && !text.trim().is_empty();
+        if !fits {
+            let wanted = "must be 1 to 256 visible ASCII characters or blanks, and not only blanks";
+            self.problem("user_agent", wanted);
+            return None;
+        }
+        Some(text.trim().to_owned())
+    }
+
+    fn base_url(&mut self, allow_http: bool) -> Option<Base> {
+        if self.get("base_url").is_none() {
+            self.problem("base_url", "is missing; it is https://host[:port][/prefix]");
+            return None;
+        }
+        let text = self.string("base_url")?;
+        match base(&text, allow_http) {
+            Ok(base) => Some(base),
+            Err(problem) => {
+                // A password or a key may stand in it.
+                let plain = !text.contains(['@', '?', '#']) && text.len() <= LONGEST_URL;
+                self.problem_with("base_url", problem, plain.then_some(text.as_str()));
+                None
+            }
+        }
+    }
+}
+
+/// Takes a base URL apart.
+fn base(text: &str, allow_http: bool) -> Result<Base, String> {
+    const FORM: &str = "must be https://host[:port][/prefix]";
+    if text.len() > LONGEST_URL {
+        return Err(format!("is longer than {LONGEST_URL} bytes"));
+    }
+    if !text.is_ascii() {
+        return Err("holds characters outside ASCII; a host name is written in its xn-- form, a path with %".to_owned());
+    }
+    if let Some(part) = [('@', "a user"), ('?', "a query"), ('#', "a fragment")]
+        .into_iter()
+        .find_map(|(sign, part)| text.contains(sign).then_some(part))
+    {
+        return Err(format!("{FORM}, without {part}"));
+    }
+    let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
+    let https = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(FORM.to_owned()),
+    };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    // What stands after the host must be a port and nothing else; `Uri` takes "host:" and "host:99999" too.
+    let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+    let port = match uri.host().and_then(|host| authority.strip_prefix(host)) {
+        Some("") => Some(if https { 443 } else { 80 }),
+        Some(after) => after.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0),
+        None => None,
+    };
+    let Some(port) = port.filter(|_| !host.is_empty()) else {
+        return Err(format!("{FORM}, with a port from 1 to 65535"));
+    };
+    if rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
+        return Err(format!("{FORM}, with a host name of letters, digits, hyphens and dots, or an IP address"));
+    }
+    let loopback = host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    if !https && !loopback && !allow_http {
+        return Err("is http to a host that is not this machine, where anyone on the way could read the token; \
+                    use https, or set allow_http"
+            .to_owned());
+    }
+    let url = text.trim_end_matches('/').to_owned();
+    Ok(Base { url, authority, host, port, https })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_are_taken_apart() {
+        for (text, host, port, url) in [
+            ("https://arctos.bank.example", "arctos.bank.example", 443, "https://arctos.bank.example"),
+            (
+                "https://arctos.bank.example:8443/a/b/",
+                "arctos.bank.example",
+                8443,
+                "https://arctos.bank.example:8443/a/b",
+            ),
+            ("http://127.1.2.3:1/", "127.1.2.3", 1, "http://127.1.2.3:1"),
+            ("http://[::1]:8080", "::1", 8080, "http://[::1]:8080"),
+            ("http://localhost", "localhost", 80, "http://localhost"),
+            ("HTTPS://Host.example/x", "Host.example", 443, "HTTPS://Host.example/x"),
+        ] {
+            let base = base(text, false).unwrap();
+            assert_eq!((base.host.as_str(), base.port, base.url.as_str()), (host, port, url), "{text}");
+        }
+        for text in [
+            "",
+            "host",
+            "host:443",
+            "/path",
+            "ftp://host",
+            "https://",
+            "https:///x",
+            "https://user@host",
+            "https://user:pw@host",
+            "https://host?q",
+            "https://host/x#f",
+            "https://host:",
+            "https://host:0",
+            "https://host:65536",
+            "https://ho st",
+            "https://h\u{f6}st",
+            "http://bank.example",
+            "http://10.0.0.1",
+            "https://ho_st!",
+            "https://host:8443x",
+            "https://-",
+        ] {
+            assert!(base(text, false).is_err(), "{text}");
+        }
+        assert!(base("http://bank.example", true).is_ok());
+    }
+
+    #[test]
+    fn everything_wrong_is_listed_and_no_secret_shown() {
+        let text = r#"{"base_url":"https://u:hunter2hunter2@h","token":"se\ncret-marker","tokn":"secret-marker","timeout_ms":0,
+            "strict":"yes","tls":{"roots":"none","cafile":"x"},"strict":true,"connect_timeout_ms":1.5}"#;
+        let failure = Config::read(text).err().unwrap();
+        let document: serde_json::Value = serde_json::from_str(&failure.document()).unwrap();
+        let fields: Vec<&str> =
+            document["problems"].as_array().unwrap().iter().map(|problem| problem["field"].as_str().unwrap()).collect();
+        assert_eq!(
+            fields,
+            [
+                "tokn",
+                "strict",
+                "base_url",
+                "token",
+                "timeout_ms",
+                "connect_timeout_ms",
+                "strict",
+                "tls.cafile",
+                "tls.roots"
+            ]
+        );
+        assert!(!failure.document().contains("marker") && !failure.document().contains("hunter2"));
+    }
+}

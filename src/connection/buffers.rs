@@ -1,0 +1,86 @@
+//! The buffers between ureq and a connection. They grow as far as a head may, and are wiped: they hold the token
+//! and the customer's data.
+#![forbid(unsafe_code)]
+
+use zeroize::Zeroize;
+
+const SIZE: usize = 16 * 1024;
+
+#[derive(Default)]
+pub(super) struct Buffers {
+    input: Vec<u8>,
+    consumed: usize,
+    filled: usize,
+    output: Vec<u8>,
+    progress: bool,
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        self.input.zeroize();
+        self.output.zeroize();
+    }
+}
+
+impl Buffers {
+    fn input_is_used_up(&self) -> bool {
+        self.consumed == self.filled
+    }
+
+    fn ensure_output(&mut self) {
+        if self.output.is_empty() {
+            self.output.resize(SIZE, 0);
+        }
+    }
+}
+
+impl ureq::unversioned::transport::Buffers for Buffers {
+    fn output(&mut self) -> &mut [u8] {
+        self.ensure_output();
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.consumed..self.filled]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        if self.input_is_used_up() {
+            (self.consumed, self.filled) = (0, 0);
+        } else if self.filled == self.input.len() && self.consumed > 0 {
+            self.input.copy_within(self.consumed..self.filled, 0);
+            (self.consumed, self.filled) = (0, self.filled - self.consumed);
+        }
+        if self.filled == self.input.len() {
+            // Memory that cannot be had leaves the buffer full, which the transport reports.
+            let mut larger = Vec::new();
+            let wanted = (self.input.len() * 2).max(SIZE);
+            if larger.try_reserve_exact(wanted).is_ok() {
+                larger.extend_from_slice(&self.input);
+                larger.resize(wanted, 0);
+                self.input.zeroize();
+                self.input = larger;
+            }
+        }
+        &mut self.input[self.filled..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.filled += amount;
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.consumed += amount;
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.ensure_output();
+        // The scratch part serves chunked requests, of which there are none.
+        (&mut [], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.progress && !self.input_is_used_up()
+    }
+}

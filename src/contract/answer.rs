@@ -1,0 +1,205 @@
+//! What an answer means: decisions 8 to 12.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::code::Code;
+use crate::failure::Verdict;
+use crate::json;
+use crate::outcome::Outcome;
+
+/// What a complete head says by itself.
+pub(crate) enum Status {
+    /// A 2xx: the body tells.
+    Success,
+    /// Anything else decides alone, whatever becomes of its body.
+    Decided(Verdict),
+}
+
+/// Decision 12: the meaning of an HTTP status.
+pub(crate) fn status(status: u16) -> Status {
+    use Outcome::{NotCreated, Unknown};
+    let (code, outcome, meaning) = match status {
+        200..=299 => return Status::Success,
+        401 | 403 => (Code::Forbidden, NotCreated, "refused the token"),
+        404 => (Code::NotFound, NotCreated, "does not know the path; base_url may be wrong"),
+        429 => (Code::Busy, NotCreated, "has no room for the request now; try again later"),
+        503 => (Code::Busy, Unknown, "is not available; the appointment may have been made"),
+        400 | 405 | 406 | 407 | 410 | 411 | 413 | 414 | 415 | 417 | 421 | 422 | 431 => {
+            (Code::Rejected, NotCreated, "rejected the request")
+        }
+        400..=499 => (Code::Rejected, Unknown, "rejected the request; the appointment may have been made"),
+        500..=599 => (Code::ServerError, Unknown, "failed; the appointment may have been made"),
+        300..=399 => (
+            Code::BadResponse,
+            Unknown,
+            "answered with a redirect, which is never followed, for the token must not travel; \
+             check base_url; the appointment may have been made",
+        ),
+        _ => (Code::BadResponse, Unknown, "answered with a status that HTTP does not know here"),
+    };
+    Status::Decided(Verdict { code, outcome, meaning: format!("{meaning} (HTTP {status})") })
+}
+
+/// What the body of a 2xx says.
+pub(crate) enum Envelope {
+    /// Decisions 8, 9 and 11: made. The text is the caller's, byte for byte.
+    Made,
+    /// Anything else, with the server's own message where there is one.
+    Not(Verdict, Option<String>),
+}
+
+/// The answer's members as they came. A member that stands twice is refused by the derived reader.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Info<'a> {
+    #[serde(borrow)]
+    task_num: Option<&'a RawValue>,
+}
+
+/// Reads the envelope of a 2xx.
+pub(crate) fn envelope(body: &str) -> Envelope {
+    use Outcome::{Created, NotCreated, Unknown};
+    let not = |code, outcome, meaning: &str, message| {
+        Envelope::Not(Verdict { code, outcome, meaning: meaning.to_owned() }, message)
+    };
+    let unreadable = |why: &str| {
+        let meaning = format!("gave an answer that cannot be read: {why}; the appointment may have been made");
+        not(Code::BadResponse, Unknown, &meaning, None)
+    };
+    let members: Members = match object(body) {
+        Ok(members) => members,
+        Err(why) => return unreadable(&why),
+    };
+    let message = members.message.and_then(text);
+    let number = task_num(members.info);
+    match (members.status.and_then(text).as_deref(), number) {
+        (Some("1" | "2"), Number::There) => Envelope::Made,
+        // Decision 10: made, and the caller must not be told that nothing happened.
+        (Some("1" | "2"), Number::Missing) => {
+            not(Code::BadResponse, Created, "made the appointment but gave no task number", message)
+        }
+        (Some("0"), Number::Missing) => {
+            let meaning = match &message {
+                Some(said) if !said.trim().is_empty() => "refused the appointment; server_message says why",
+                _ => "refused the appointment and did not say why",
+            };
+            not(Code::Failed, NotCreated, meaning, message)
+        }
+        // Decision 10a: the server contradicts itself.
+        (Some("0"), Number::There) => not(
+            Code::BadResponse,
+            Unknown,
+            "says that it failed and gives a task number all the same; the appointment may have been made",
+            message,
+        ),
+        _ => not(
+            Code::BadResponse,
+            Unknown,
+            "gave an answer whose status is not 0, 1 or 2; the appointment may have been made",
+            message,
+        ),
+    }
+}
+
+/// The server's own words in a body of any status, for the support desk.
+pub(crate) fn message(body: &str) -> Option<String> {
+    object::<Members>(body).ok()?.message.and_then(text)
+}
+
+/// Reads an object; serde would take an array for a derived struct too.
+fn object<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
+    if !body.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return Err(match json::check(body) {
+            Ok(()) => "it is JSON, but no object".to_owned(),
+            Err(_) if body.is_empty() => "it is empty".to_owned(),
+            Err(error) => format!("it is not JSON: {error}"),
+        });
+    }
+    // serde's errors quote names of members, which are those above, and nothing else.
+    serde_json::from_str(body).map_err(|error| error.to_string())
+}
+
+/// The contents of a string, or a number as it is written (decision 8).
+fn text(value: &RawValue) -> Option<String> {
+    match json::kind(value) {
+        "a string" => json::string(value).map(Cow::into_owned),
+        "a number" => Some(value.get().to_owned()),
+        _ => None,
+    }
+}
+
+enum Number {
+    There,
+    Missing,
+}
+
+/// Decision 10: missing, null and empty are the same, a number is a number.
+fn task_num(info: Option<&RawValue>) -> Number {
+    let value = info
+        .and_then(|info| object::<Info>(info.get()).ok())
+        .and_then(|info| info.task_num)
+        // A string that no UTF-8 text can hold is there all the same.
+        .filter(|value| match json::kind(value) {
+            "a string" => json::string(value).is_none_or(|text| !text.trim().is_empty()),
+            kind => kind == "a number",
+        });
+    match value {
+        Some(_) => Number::There,
+        None => Number::Missing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> (i32, Option<Outcome>) {
+        match envelope(body) {
+            Envelope::Made => (0, None),
+            Envelope::Not(verdict, _) => (verdict.code.value(), Some(verdict.outcome)),
+        }
+    }
+
+    #[test]
+    fn envelopes_mean_what_the_contract_says() {
+        use Outcome::{Created, NotCreated, Unknown};
+        for (body, code, outcome) in [
+            (r#"{"status":1,"message":"success","info":{"task_num":"7"}}"#, 0, None),
+            (r#"{"status":"2","info":{"task_num":7,"x":[[]]},"y":"\ud800"}"#, 0, None),
+            (r#"{"status":1,"info":{"task_num":""}}"#, -26, Some(Created)),
+            (r#"{"status":1,"info":{"task_num":"  "}}"#, -26, Some(Created)),
+            (r#"{"status":1,"info":{"task_num":true}}"#, -26, Some(Created)),
+            (r#"{"status":2,"info":{}}"#, -26, Some(Created)),
+            (r#"{"status":2,"info":null}"#, -26, Some(Created)),
+            (r#"{"status":1,"info":["7"]}"#, -26, Some(Created)),
+            (r#"{"status":1}"#, -26, Some(Created)),
+            (r#"{"status":0}"#, -20, Some(NotCreated)),
+            (r#"{"status":"0","message":3,"info":{"task_num":null}}"#, -20, Some(NotCreated)),
+            (r#"{"status":0,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":3,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":1.0,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":"1 ","info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":true,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":1,"status":0,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"[1,"success",{"task_num":"7"}]"#, -26, Some(Unknown)),
+            (r#"{"status":1,"info":{"task_num":"7"}} x"#, -26, Some(Unknown)),
+            ("", -26, Some(Unknown)),
+        ] {
+            assert_eq!(read(body), (code, outcome), "{body}");
+        }
+    }
+}

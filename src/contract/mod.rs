@@ -1,0 +1,14 @@
+//! The vendor's endpoint, createBlankTask: what a task must be and what an answer means.
+//!
+//! Every decision of `docs/contract.md` stands in this module and in no other; comments cite their numbers.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod task;
+
+pub(crate) use answer::{Envelope, Status, envelope, message, status};
+pub(crate) use task::Task;
+pub use task::task_check;
+
+/// The path of the endpoint below the base URL.
+pub(crate) const PATH: &str = "/api/task/do_add";

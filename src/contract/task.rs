@@ -1,0 +1,353 @@
+//! What a task must be, and what is sent for it: decisions 1 to 7, 12a and 12b.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
+
+use crate::code::Code;
+use crate::failure::{Failure, Problem};
+use crate::json::{self, Object, Top};
+use crate::nearest::nearest;
+
+/// A documented field.
+struct Field {
+    name: &'static str,
+    required: bool,
+    check: fn(&RawValue) -> Result<(), &'static str>,
+}
+
+/// The page's table, with what the decisions made of its contradictions. task_time and the two spellings of the
+/// remark have rules besides, below.
+const FIELDS: [Field; 12] = [
+    Field { name: "business_id", required: true, check: integer },
+    Field { name: "out_task_num", required: true, check: filled_string },
+    Field { name: "out_task_type", required: false, check: any_string },
+    Field { name: "task_type", required: true, check: task_type },
+    Field { name: "task_notify", required: false, check: boolean },
+    Field { name: "task_time", required: false, check: |_| Ok(()) },
+    Field { name: REMARKS[0], required: false, check: any_string },
+    Field { name: REMARKS[1], required: false, check: any_string },
+    Field { name: "branch_code", required: true, check: filled_string_or_number },
+    Field { name: "business_code", required: false, check: string_or_number },
+    Field { name: "room_type", required: true, check: room_type },
+    Field { name: "video", required: true, check: boolean_or_its_word },
+];
+
+/// Decision 3: the page's example and its table name the remark differently.
+const REMARKS: [&str; 2] = ["task_remark", "task_remarks"];
+
+const SECONDS: &str = "must be Unix seconds in a string or an integer (1 to 11 digits), or an RFC 3339 time with an offset such as 2026-11-24T15:30:00+08:00";
+
+/// A task that keeps the contract, as it is sent.
+pub(crate) struct Task {
+    /// The body of the request.
+    pub body: Zeroizing<String>,
+    /// Its out_task_num.
+    pub number: String,
+    /// Decision 6: what the page does not name.
+    pub notes: Vec<Note>,
+    /// The texts that no document may repeat: remarks and undocumented fields.
+    pub private: Vec<Zeroizing<String>>,
+}
+
+/// An undocumented field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Note {
+    pub field: String,
+    pub note: String,
+}
+
+/// The request that a task would make, as JSON: `{"path","body","notes"}`. Nothing is sent.
+///
+/// # Errors
+/// [`Code::BadTask`], with everything that is wrong.
+pub fn task_check(task: &str) -> Result<Zeroizing<String>, Failure> {
+    let task = Task::read(task)?;
+    let notes = serde_json::to_string(&task.notes).expect("notes can be written as JSON");
+    let whole = [r#"{"path":""#, super::PATH, r#"","body":"#, &task.body, r#","notes":"#, &notes, "}"];
+    Ok(json::splice("", 0..0, &whole))
+}
+
+impl Task {
+    /// Reads a task and lists all that is wrong with it.
+    pub(crate) fn read(text: &str) -> Result<Task, Failure> {
+        let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
+        let Object(members) = match json::top(text) {
+            Ok(Top::Object(object)) => object,
+            Ok(Top::Other(kind)) => {
+                return Err(wrong(vec![Problem::new("task", format!("must be a JSON object, not {kind}"))]));
+            }
+            Err(error) => {
+                return Err(Failure::problems(
+                    Code::BadTask,
+                    "the task is not JSON",
+                    vec![Problem::new("task", error)],
+                ));
+            }
+        };
+        let mut problems = twice(&members);
+        let mut notes = Vec::new();
+        let mut private = Vec::new();
+        for (key, value) in &members {
+            match FIELDS.iter().find(|field| field.name == key) {
+                Some(field) => {
+                    if let Err(expected) = (field.check)(value) {
+                        let shown = if REMARKS.contains(&field.name) { None } else { shown(value) };
+                        problems.push(Problem::new(field.name, expected).value(shown));
+                    }
+                    if REMARKS.contains(&field.name) {
+                        hide(value, &mut private);
+                    }
+                }
+                None => {
+                    notes.push(Note { field: key.clone().into_owned(), note: note(key) });
+                    hide(value, &mut private);
+                }
+            }
+        }
+        let given = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+        for field in FIELDS.iter().filter(|field| field.required && given(field.name).is_none()) {
+            problems.push(Problem::new(field.name, "is missing"));
+        }
+        // Decision 3: both at once only if they say the same.
+        if let (Some(one), Some(other)) = (given(REMARKS[0]), given(REMARKS[1]))
+            && json::string(one) != json::string(other)
+        {
+            problems.push(Problem::new(REMARKS[0], "and task_remarks are both given and differ"));
+        }
+        let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+        match given("task_time") {
+            Some(value) => match seconds(value) {
+                Ok(None) => {}
+                Ok(Some(seconds)) => edits.push((json::place(text, value.get()), format!("\"{seconds}\""))),
+                Err(problem) => problems.push(Problem::new("task_time", problem).value(shown(value))),
+            },
+            None if given("room_type").and_then(json::string).as_deref() == Some("normal") => {
+                problems.push(Problem::new("task_time", "is missing, and required when room_type is normal"));
+            }
+            None => {}
+        }
+        if !problems.is_empty() {
+            return Err(wrong(problems));
+        }
+        // Decision 5: the documented default, and the only field that is ever filled in.
+        if given("task_notify").is_none() {
+            let end = text.rfind('}').expect("an object ends with a brace");
+            edits.push((end..end, ",\"task_notify\":false".to_owned()));
+        }
+        let mut body = Zeroizing::new(text.to_owned());
+        // From behind, so that the places before stay where they are.
+        edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+        for (range, new) in edits {
+            body = json::splice(&body, range, &[&new]);
+        }
+        let number = given("out_task_num").and_then(json::string).unwrap_or_default().into_owned();
+        Ok(Task { body, number, notes, private })
+    }
+
+    /// The undocumented fields as problems, for a client that is `strict`.
+    pub(crate) fn undocumented(&self) -> Vec<Problem> {
+        self.notes.iter().map(|note| Problem::new(note.field.clone(), note.note.clone())).collect()
+    }
+}
+
+fn note(key: &str) -> String {
+    let names: Vec<&str> = FIELDS.iter().map(|field| field.name).collect();
+    match nearest(key, &names) {
+        Some(name) => format!("is not a documented field; {name} is"),
+        None => "is not a documented field".to_owned(),
+    }
+}
+
+/// A key that stands twice could be read either way by the server.
+fn twice(members: &[(Cow<str>, &RawValue)]) -> Vec<Problem> {
+    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
+    keys.sort_unstable();
+    let mut twice: Vec<&str> = keys.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    twice.dedup();
+    twice.into_iter().map(|key| Problem::new(key, "stands twice")).collect()
+}
+
+/// A value for an error document: short, and no structure.
+fn shown(value: &RawValue) -> Option<String> {
+    const LONGEST: usize = 64;
+    let text = match json::kind(value) {
+        "an object" | "an array" => return None,
+        "a string" => json::string(value)?,
+        _ => Cow::Borrowed(value.get()),
+    };
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => Some(format!("{}…", &text[..cut])),
+        None => Some(text.into_owned()),
+    }
+}
+
+/// Notes what a server must not echo into a document: a text, or the whole of anything longer.
+fn hide(value: &RawValue, private: &mut Vec<Zeroizing<String>>) {
+    if let Some(text) = json::string(value) {
+        private.push(Zeroizing::new(text.into_owned()));
+    }
+    private.push(Zeroizing::new(value.get().to_owned()));
+}
+
+fn is_string(value: &RawValue) -> bool {
+    value.get().starts_with('"')
+}
+
+fn is_number(value: &RawValue) -> bool {
+    json::kind(value) == "a number"
+}
+
+fn is_filled(value: &RawValue) -> bool {
+    json::string(value).is_some_and(|text| !text.trim().is_empty())
+}
+
+fn require(condition: bool, expected: &'static str) -> Result<(), &'static str> {
+    if condition { Ok(()) } else { Err(expected) }
+}
+
+/// Decision 7: of any length, and never rounded, since it is never read as a number.
+fn integer(value: &RawValue) -> Result<(), &'static str> {
+    let digits = value.get().strip_prefix('-').unwrap_or(value.get());
+    require(digits.bytes().all(|byte| byte.is_ascii_digit()), "must be an integer")
+}
+
+fn any_string(value: &RawValue) -> Result<(), &'static str> {
+    require(is_string(value), "must be a string")
+}
+
+fn filled_string(value: &RawValue) -> Result<(), &'static str> {
+    require(is_filled(value), "must be a string that is not empty and not only blanks")
+}
+
+/// Decision 1.
+fn filled_string_or_number(value: &RawValue) -> Result<(), &'static str> {
+    require(is_number(value) || is_filled(value), "must be a number, or a string that is not empty and not only blanks")
+}
+
+/// Decision 1.
+fn string_or_number(value: &RawValue) -> Result<(), &'static str> {
+    require(is_number(value) || is_string(value), "must be a string or a number")
+}
+
+fn boolean(value: &RawValue) -> Result<(), &'static str> {
+    require(matches!(value.get(), "true" | "false"), "must be true or false")
+}
+
+/// Decision 2.
+fn boolean_or_its_word(value: &RawValue) -> Result<(), &'static str> {
+    let word = json::string(value);
+    let word = word.as_deref().unwrap_or(value.get());
+    require(matches!(word, "true" | "false"), "must be true or false, or one of them as a string")
+}
+
+fn task_type(value: &RawValue) -> Result<(), &'static str> {
+    one_of(value, &["normal", "custom"], "must be \"normal\" or \"custom\"")
+}
+
+fn room_type(value: &RawValue) -> Result<(), &'static str> {
+    one_of(value, &["realtime", "normal"], "must be \"realtime\" or \"normal\"")
+}
+
+fn one_of(value: &RawValue, words: &[&str], expected: &'static str) -> Result<(), &'static str> {
+    require(json::string(value).is_some_and(|text| words.contains(&text.as_ref())), expected)
+}
+
+/// Decision 4: what is sent in place of this task_time; `None` when it is sent as it stands.
+fn seconds(value: &RawValue) -> Result<Option<String>, &'static str> {
+    let Some(text) = json::string(value) else {
+        return if is_number(value) {
+            digits(value.get()).map(|()| Some(value.get().to_owned()))
+        } else {
+            Err(SECONDS)
+        };
+    };
+    match rfc_3339(&text) {
+        Some(seconds) if seconds < 0 => Err("is before 1970"),
+        Some(seconds) => {
+            let seconds = seconds.to_string();
+            digits(&seconds).map(|()| Some(seconds))
+        }
+        None => digits(&text).map(|()| None),
+    }
+}
+
+fn digits(text: &str) -> Result<(), &'static str> {
+    let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.len() {
+        13 if all => Err("looks like milliseconds; it must be Unix seconds"),
+        1..=11 if all => Ok(()),
+        _ => Err(SECONDS),
+    }
+}
+
+/// The Unix seconds of an RFC 3339 time. A fraction is dropped, towards the past; second 60, which only the last
+/// minute of a day in UTC can have, is the next second.
+fn rfc_3339(text: &str) -> Option<i64> {
+    const SECOND: Range<usize> = 17..19;
+    if text.get(SECOND) == Some("60") {
+        let before = format!("{}59{}", &text[..SECOND.start], &text[SECOND.end..]);
+        let before = OffsetDateTime::parse(&before, &Rfc3339).ok()?;
+        let last = before.unix_timestamp() + 1;
+        return (last % 86_400 == 0).then_some(last);
+    }
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(value: &str) -> Result<Option<String>, &'static str> {
+        seconds(serde_json::from_str::<&RawValue>(value).unwrap())
+    }
+
+    #[test]
+    fn times_become_seconds() {
+        for (given, sent) in [
+            ("1703141398", "1703141398"),
+            ("0", "0"),
+            ("\"2023-12-21T14:49:58+08:00\"", "1703141398"),
+            ("\"2023-12-21T06:49:58.999Z\"", "1703141398"),
+            ("\"1998-12-31T23:59:60Z\"", "915148800"),
+            ("\"1998-12-31T15:59:60.123-08:00\"", "915148800"),
+            ("\"1970-01-01T00:00:00Z\"", "0"),
+        ] {
+            assert_eq!(time(given), Ok(Some(sent.to_owned())), "{given}");
+        }
+        for given in ["\"1703141398\"", "\"1\"", "\"17031413980\""] {
+            assert_eq!(time(given), Ok(None), "{given}");
+        }
+        for given in [
+            "\"\"",
+            "\" 1\"",
+            "\"-1\"",
+            "\"+1\"",
+            "-1",
+            "1.5",
+            "1e9",
+            "170314139800",
+            "\"170314139800\"",
+            "true",
+            "null",
+            "\"2023-12-21T14:49:58\"",
+            "\"2023-12-21\"",
+            "\"1998-12-31T22:59:60Z\"",
+            "\"1969-12-31T23:59:59Z\"",
+            "{}",
+            "\"9999-12-31T23:59:59Z\"",
+            "\"１７０\"",
+        ] {
+            assert!(time(given).is_err(), "{given}");
+        }
+        assert!(time("1703141398000").unwrap_err().contains("milliseconds"));
+        assert!(time("\"1703141398000\"").unwrap_err().contains("milliseconds"));
+        assert!(time("\"1969-12-31T23:59:59Z\"").unwrap_err().contains("1970"));
+    }
+}

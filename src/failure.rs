@@ -1,0 +1,338 @@
+//! Failures and their documents. Every failure of a call is built here, from the record of the call: no other
+//! place chooses an outcome.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::rc::Rc;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::call::{Call, Cause, Limit, Phase};
+use crate::code::Code;
+use crate::outcome::Outcome;
+
+/// One thing that is wrong with a configuration or a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The key or field, nested ones with dots.
+    pub field: String,
+    /// What is wrong, and what is expected.
+    pub problem: String,
+    /// The value as it was given, shortened; absent where it could be a secret or a customer's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Problem {
+        Problem { field: field.into(), problem: problem.into(), value: None }
+    }
+
+    pub(crate) fn value(mut self, value: Option<String>) -> Problem {
+        self.value = value;
+        self
+    }
+}
+
+/// What the server said besides its status, as far as it helps.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub retry_after_ms: Option<u64>,
+    pub server_message: Option<String>,
+    pub server_body: Option<String>,
+}
+
+/// What the answer meant, where it was no success.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub code: Code,
+    pub outcome: Outcome,
+    pub meaning: String,
+}
+
+/// Why a function failed: a code, one sentence, and what is known of the appointment.
+#[derive(Serialize)]
+pub struct Failure(Box<Document>);
+
+/// The error document, in the order of its keys.
+#[derive(Serialize)]
+struct Document {
+    #[serde(serialize_with = "code_value")]
+    code: Code,
+    name: &'static str,
+    message: String,
+    #[serde(flatten)]
+    call: Option<About>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_body: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Problem>,
+}
+
+/// What only the failure of a call that makes an appointment has to say.
+#[derive(Serialize)]
+struct About {
+    #[serde(serialize_with = "outcome_word")]
+    outcome: Outcome,
+    attempts: u32,
+    elapsed_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_task_num: Option<String>,
+}
+
+fn code_value<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i32(code.value())
+}
+
+fn outcome_word<S: serde::Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(outcome.word())
+}
+
+impl Failure {
+    /// A failure outside any call, such as that of a JSON function.
+    pub(crate) fn plain(code: Code, message: impl Into<String>) -> Failure {
+        Failure(Box::new(Document {
+            code,
+            name: code.name(),
+            message: message.into(),
+            call: None,
+            host: None,
+            time: OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()),
+            version: crate::VERSION,
+            retry_after_ms: None,
+            http_status: None,
+            server_message: None,
+            server_body: None,
+            problems: Vec::new(),
+        }))
+    }
+
+    /// A configuration or a task with everything that is wrong with it.
+    pub(crate) fn problems(code: Code, what: &str, problems: Vec<Problem>) -> Failure {
+        const SHOWN: usize = 5;
+        let mut message = format!("{what}: ");
+        for (index, problem) in problems.iter().take(SHOWN).enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            message.push_str(&format!("{separator}{} {}", problem.field, problem.problem));
+        }
+        if problems.len() > SHOWN {
+            message.push_str(&format!("; and {} more", problems.len() - SHOWN));
+        }
+        let mut failure = Failure::plain(code, message);
+        failure.0.problems = problems;
+        failure
+    }
+
+    /// This failure as that of a call, unless it is one already. Everything that says what became of an appointment
+    /// comes from the record.
+    pub(crate) fn of(mut self, call: &Call) -> Failure {
+        if self.0.call.is_none() {
+            self.relate(call, if call.sent() { Outcome::Unknown } else { Outcome::NotCreated });
+        }
+        self
+    }
+
+    /// The failure of a call whose connection stopped for `cause`.
+    pub(crate) fn stopped(call: &Rc<Call>, cause: &Cause) -> Failure {
+        let host = call.host().unwrap_or_default();
+        let phase = call.current_phase();
+        let gone = if call.sent() {
+            "the request had gone out, so the appointment may have been made"
+        } else {
+            "nothing of the request had gone out"
+        };
+        let (code, message) = match cause {
+            Cause::Resolve(why) => (Code::Connect, format!("{host} could not be resolved: {why}")),
+            Cause::Connect(why) => (Code::Connect, format!("no connection to {host}: {why}")),
+            Cause::Tls(why) if phase == Phase::Handshake => (Code::Tls, format!("no TLS with {host}: {why}")),
+            Cause::Tls(why) => (Code::Tls, format!("TLS with {host} failed: {why}; {gone}")),
+            Cause::Deadline(limit) => (Code::Timeout, timeout_message(&host, phase, *limit, gone)),
+            Cause::Broken(why) => (Code::Broken, format!("the connection to {host} broke: {why}; {gone}")),
+            Cause::Unreadable(why) => (
+                Code::BadResponse,
+                format!("the answer of {host} cannot be read: {why}; the appointment may have been made"),
+            ),
+        };
+        Failure::plain(code, message).of(call)
+    }
+
+    /// The failure of a call whose answer has a meaning.
+    pub(crate) fn answered(call: &Rc<Call>, verdict: Verdict, said: Said) -> Failure {
+        let host = call.host().unwrap_or_default();
+        let mut failure = Failure::plain(verdict.code, format!("{host} {}", verdict.meaning));
+        // An answer to a request of which nothing went out is no answer to it.
+        let outcome = if call.sent() { verdict.outcome } else { Outcome::NotCreated };
+        failure.relate(call, outcome);
+        failure.0.retry_after_ms = said.retry_after_ms;
+        failure.0.server_message = said.server_message;
+        failure.0.server_body = said.server_body;
+        failure
+    }
+
+    /// The failure of a call in which the library itself failed. Says nothing of the panic's text, which could
+    /// hold anything.
+    pub(crate) fn internal(call: &Rc<Call>) -> Failure {
+        Failure::plain(Code::Internal, "the library has failed; this is a defect in it, please report it").of(call)
+    }
+
+    fn relate(&mut self, call: &Call, outcome: Outcome) {
+        if !call.is_appointment() {
+            return;
+        }
+        self.0.host = call.host();
+        self.0.http_status = call.status();
+        self.0.call = Some(About {
+            outcome,
+            attempts: call.attempts(),
+            elapsed_ms: u64::try_from(call.elapsed().as_millis()).unwrap_or(u64::MAX),
+            call_id: new_call_id(),
+            out_task_num: call.number(),
+        });
+    }
+
+    /// The code.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What is known of the appointment; `None` for functions that make none.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.0.call.as_ref().map(|call| call.outcome)
+    }
+
+    /// One sentence on what failed.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The error document, as the C functions hand it over.
+    pub fn document(&self) -> String {
+        serde_json::to_string(&self.0).expect("the document can be written as JSON")
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.document())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.0.name, self.0.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+fn timeout_message(host: &str, phase: Phase, limit: Limit, gone: &str) -> String {
+    let limit = match limit {
+        Limit::Call(time) => format!("within timeout_ms ({} ms)", time.as_millis()),
+        Limit::Connect(time) => format!("within connect_timeout_ms ({} ms)", time.as_millis()),
+        Limit::Rest => "in time".to_owned(),
+    };
+    let what = match phase {
+        Phase::Resolve => "the name was not resolved",
+        Phase::Connect => "no connection",
+        Phase::Handshake => "the TLS handshake did not end",
+        Phase::Request => "the server did not take the request",
+        Phase::Answer => "no whole answer",
+    };
+    format!("{host}: {what} {limit}; {gone}")
+}
+
+/// An id that finds this call again; drawn anew each time, so that forked siblings do not share it.
+fn new_call_id() -> Option<String> {
+    getrandom::u64().ok().map(|id| format!("c-{id:016x}"))
+}
+
+/// Masks, in a text that came from the server, every secret of 8 bytes or more, verbatim or escaped.
+pub(crate) fn mask(text: &str, secrets: &[&str]) -> String {
+    let mut masked = text.to_owned();
+    for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
+        for spelling in spellings(secret) {
+            if masked.contains(&spelling) {
+                masked = masked.replace(&spelling, "***");
+            }
+        }
+    }
+    masked
+}
+
+/// A secret as it may come back: as it is, and escaped as JSON and HTML do it in their usual ways.
+fn spellings(secret: &str) -> Vec<String> {
+    let json = crate::json::quoted(secret);
+    let json = json[1..json.len() - 1].to_owned();
+    let ascii = |unit_text: fn(&u16) -> String| -> String {
+        json.chars()
+            .flat_map(|character| match character.is_ascii() {
+                true => vec![character.to_string()],
+                false => character.encode_utf16(&mut [0; 2]).iter().map(unit_text).collect(),
+            })
+            .collect()
+    };
+    let (lower, upper) = (ascii(|unit| format!("\\u{unit:04x}")), ascii(|unit| format!("\\u{unit:04X}")));
+    let slashes = json.replace('/', "\\/");
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let html_named = html.replace('\'', "&#39;");
+    let html_hex = html.replace('\'', "&#x27;").replace('/', "&#x2F;");
+    let mut all = vec![secret.to_owned(), json, lower, upper, slashes, html, html_named, html_hex];
+    // The longest first: a shorter spelling could be a part of a longer one.
+    all.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_outcome_is_what_the_record_says() {
+        let call = Call::start(true);
+        call.within(Duration::from_secs(1));
+        let cause = Cause::Broken("reset".to_owned());
+        assert_eq!(Failure::stopped(&call, &cause).outcome(), Some(Outcome::NotCreated));
+        call.record_sent();
+        assert_eq!(Failure::stopped(&call, &cause).outcome(), Some(Outcome::Unknown));
+        assert_eq!(Failure::internal(&call).outcome(), Some(Outcome::Unknown));
+        let verdict = || Verdict { code: Code::NotFound, outcome: Outcome::NotCreated, meaning: String::new() };
+        assert_eq!(Failure::answered(&call, verdict(), Said::default()).outcome(), Some(Outcome::NotCreated));
+        assert_eq!(Failure::internal(&Call::start(false)).outcome(), None);
+    }
+
+    #[test]
+    fn secrets_are_masked_however_they_are_spelled() {
+        let secret = "to\"ken/<&'許功";
+        for text in [
+            secret.to_owned(),
+            serde_json::to_string(secret).unwrap(),
+            "to\\\"ken/<&'\\u8a31\\u529f".to_owned(),
+            "to\\\"ken/<&'\\u8A31\\u529F".to_owned(),
+            "to\\\"ken\\/<&'許功".to_owned(),
+            "to&quot;ken/&lt;&amp;'許功".to_owned(),
+            "to&quot;ken/&lt;&amp;&#39;許功".to_owned(),
+            "to&quot;ken&#x2F;&lt;&amp;&#x27;許功".to_owned(),
+        ] {
+            let masked = mask(&format!("a {text} b"), &[secret]);
+            assert!(masked.contains("***") && !masked.contains("ken"), "{masked}");
+        }
+        assert_eq!(mask("short is kept", &["short"]), "short is kept");
+    }
+}

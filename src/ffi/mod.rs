@@ -1,0 +1,462 @@
+//! The border: all of C, and all that C can do wrong. Text in, text out, handles, panics; it decides nothing.
+//!
+//! `include/arctos.h` is made from the functions below and their comments, so that these are written for the
+//! reader of the header.
+//!
+//! Every function stands on decision 15 of `docs/contract.md`: misuse that C lets one notice is answered.
+
+#![allow(non_camel_case_types)]
+
+mod clients;
+mod texts;
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Once;
+
+use zeroize::Zeroizing;
+
+use crate::call::Call;
+use crate::client::Client;
+use crate::code::Code;
+use crate::failure::Failure;
+use crate::outcome::Outcome;
+use crate::{contract, json};
+
+/// A client of one server. Its address is a handle that the library looks up and never follows.
+pub struct arctos_client {
+    _opaque: (),
+}
+
+/// What a function returns: ARCTOS_OK, which is 0, or one of the negative codes above.
+pub type arctos_code = i32;
+
+/// ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN.
+pub type arctos_outcome_code = i32;
+
+/// What `ARCTOS_ABI_VERSION` is in the header of this library.
+const ABI_VERSION: u32 = 1;
+
+/// The library's version, such as "0.1.0".
+///
+/// Returns a static text, never NULL, which must not be released. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_version() -> *const c_char {
+    const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version holds no NUL"),
+    };
+    VERSION.as_ptr()
+}
+
+/// The version of the interface. A program compiled with this header fits a library for which
+/// `arctos_abi_version() == ARCTOS_ABI_VERSION`.
+///
+/// Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_abi_version() -> u32 {
+    ABI_VERSION
+}
+
+/// The name of a code, such as "ARCTOS_TIMEOUT"; "ARCTOS_?" for a value that is no code of this version.
+///
+/// Returns a static text, never NULL, which must not be released. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_code_name(code: arctos_code) -> *const c_char {
+    texts::static_name(code).as_ptr()
+}
+
+/// Wipes and releases a text that the library handed over.
+///
+/// `text`: a text from an `answer` or from `arctos_json_set*`. NULL is fine. A text that was released before, a
+/// pointer that is none of the library's, and a client are ignored; nothing behind them is read.
+///
+/// Texts must not be given to `free()`: they do not start where their memory does. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_free(text: *mut c_char) {
+    guarded(|| texts::release(text));
+}
+
+/// Whether the appointment was made, from what arctos_task_add returned and handed over. Any code but ARCTOS_OK
+/// with ARCTOS_NOT_CREATED may be tried again; ARCTOS_UNKNOWN must be cleared up first.
+///
+/// `code`: the code. `answer`: the text of the same call, or NULL. Without a text, or with one that cannot be
+/// read, only ARCTOS_OK, ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_CONFIG, ARCTOS_BAD_TASK and ARCTOS_NO_VALUE decide; all
+/// else is ARCTOS_UNKNOWN.
+///
+/// Returns ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN. Allocates nothing, never fails. Any thread.
+///
+/// # Safety
+/// `answer` is NULL or a NUL-terminated text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char) -> arctos_outcome_code {
+    // SAFETY: the caller's promise, above.
+    let document = (!answer.is_null()).then(|| unsafe { CStr::from_ptr(answer) }.to_bytes());
+    Outcome::read(code, document) as i32
+}
+
+/// Makes a client. Reads the configuration and the files that it names; opens no connection.
+///
+/// `config_json`: the configuration, a JSON object in UTF-8. Only `base_url` is required:
+///
+/// | key | type, default | meaning |
+/// |---|---|---|
+/// | base_url | string | `https://host[:port][/prefix]`; http only to this machine, or with allow_http |
+/// | allow_http | false | lets base_url be http to any host: the token travels unencrypted |
+/// | token | string | the Bearer token; may be set later by arctos_client_set_token |
+/// | timeout_ms | 15000 | the whole call, from the entry of the function, in milliseconds, 1 to 3600000 |
+/// | connect_timeout_ms | 5000 | name, connection and TLS of one try, in milliseconds, 1 to 3600000 |
+/// | max_response_bytes | 1048576 | a longer answer is ARCTOS_BAD_RESPONSE, in bytes, 1 to 1073741824 |
+/// | tls.roots | "system" | whom to trust: "system", "bundled" (Mozilla's list) or "file" |
+/// | tls.ca_file | string | with roots "file": the trusted authorities, PEM |
+/// | strict | false | refuses tasks with undocumented fields |
+/// | user_agent | string | put before the library's own |
+/// | keep_bodies | false | puts the server's body into error documents as `server_body` |
+///
+/// `client`: receives the client, NULL on failure; release it with arctos_client_free.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: the configuration in force as JSON, with
+/// secrets as "***", or the error document, whose `problems` lists everything that is wrong.
+///
+/// Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread.
+///
+/// # Safety
+/// `config_json` is NULL or a NUL-terminated text; `client` and `answer` are NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_client_new(
+    config_json: *const c_char,
+    client: *mut *mut arctos_client,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    if !client.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *client = ptr::null_mut() };
+    }
+    let work = |_: &Rc<Call>| {
+        if client.is_null() {
+            return Err(null("client"));
+        }
+        // SAFETY: the caller's promise.
+        let config = unsafe { input(config_json, "config_json") }?;
+        let made = Client::new(config)?;
+        let in_force = Zeroizing::new(made.config().to_owned());
+        let handle = clients::insert(made)?;
+        // SAFETY: the caller's promise.
+        unsafe { *client = handle };
+        Ok(in_force)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(false, answer, work) }
+}
+
+/// Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
+///
+/// `client`: NULL is fine; a client that was released before, or any other pointer, is ignored. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_client_free(client: *mut arctos_client) {
+    guarded(|| clients::remove(client));
+}
+
+/// Puts another token in the place of the client's. Calls in flight go on with the one they started with.
+///
+/// `client`: a client. `token`: the token alone, without "Bearer"; visible ASCII characters and blanks between
+/// them, at most 8192.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: `{}` or the error document.
+///
+/// Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread.
+///
+/// # Safety
+/// `token` is NULL or a NUL-terminated text; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_client_set_token(
+    client: *mut arctos_client,
+    token: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        client.set_token(unsafe { input(token, "token") }?)?;
+        Ok(Zeroizing::new("{}".to_owned()))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(false, answer, work) }
+}
+
+/// Makes an appointment. Blocks until it is known what became of it, at most timeout_ms.
+///
+/// `client`: a client. `task_json`: the task, a JSON object in UTF-8 (decisions 1 to 7 of docs/contract.md):
+///
+/// | field | type | |
+/// |---|---|---|
+/// | business_id | integer | required |
+/// | out_task_num | string | required, your own unique identifier of the appointment |
+/// | task_type | "normal" or "custom" | required |
+/// | branch_code | string or number | required |
+/// | room_type | "normal" or "realtime" | required |
+/// | video | true, false, "true" or "false" | required |
+/// | task_time | Unix seconds as string or integer, or an RFC 3339 time with its offset | required if room_type is "normal" |
+/// | task_notify | true or false | sent as false when it is missing |
+/// | out_task_type, task_remark or task_remarks | string | optional |
+/// | business_code | string or number | optional |
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: the server's answer, byte for byte, or the
+/// error document. The appointment's number stands at "/info/task_num", the server's status (1 success, 2 warning:
+/// made all the same) at "/status"; read them with arctos_json_get.
+///
+/// Returns ARCTOS_OK when the appointment was made. Any other code: ask arctos_outcome(code, answer) whether it
+/// was. Any thread, any number of calls on one client at once.
+///
+///     char *answer = NULL;
+///     arctos_code code = arctos_task_add(client, task, &answer);
+///     switch (arctos_outcome(code, answer)) {
+///     case ARCTOS_CREATED:     ... made ...; break;
+///     case ARCTOS_NOT_CREATED: ... may be tried again ...; break;
+///     default:                 ... may have been made: look before trying again ...; break;
+///     }
+///     arctos_free(answer);
+///
+/// # Safety
+/// `task_json` is NULL or a NUL-terminated text; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_task_add(
+    client: *mut arctos_client,
+    task_json: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |call: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        let task = unsafe { input(task_json, "task_json") }?;
+        client.add(call, task).map(Zeroizing::new)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(true, answer, work) }
+}
+
+/// Says what arctos_task_add would send, by the same rules, and sends nothing.
+///
+/// `task_json`: as for arctos_task_add.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: `{"path","body","notes":[{"field","note"}]}`,
+/// where notes lists the fields that the vendor does not document, with the documented one that is near; or the
+/// error document, whose `problems` lists everything that is wrong.
+///
+/// Returns ARCTOS_OK, ARCTOS_BAD_TASK or ARCTOS_BAD_ARGUMENT. Any thread.
+///
+/// # Safety
+/// `task_json` is NULL or a NUL-terminated text; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_task_check(task_json: *const c_char, answer: *mut *mut c_char) -> arctos_code {
+    // SAFETY: the caller's promise, twice.
+    let work = |_: &Rc<Call>| contract::task_check(unsafe { input(task_json, "task_json") }?);
+    unsafe { border(false, answer, work) }
+}
+
+/// Reads one value out of a JSON text.
+///
+/// `json`: any JSON text in UTF-8. `pointer`: a JSON pointer (RFC 6901), such as "/info/task_num"; "" is the whole.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: the contents of a string as plain text,
+/// anything else as its JSON text; or the error document.
+///
+/// Returns ARCTOS_OK; ARCTOS_NO_VALUE when nothing is there; ARCTOS_BAD_ARGUMENT when the text is not JSON, the
+/// pointer is none, a member on the way stands twice, or the string holds U+0000 or half a surrogate pair. Any
+/// thread.
+///
+/// # Safety
+/// `json` and `pointer` are NULL or NUL-terminated texts; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_json_get(
+    json: *const c_char,
+    pointer: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    // SAFETY: the caller's promise, three times.
+    let work = |_: &Rc<Call>| json::get(unsafe { input(json, "json") }?, unsafe { input(pointer, "pointer") }?);
+    unsafe { border(false, answer, work) }
+}
+
+/// Puts a JSON value into a JSON text, in place. All else in the text stays as it is, digits, order and blanks.
+///
+/// `json`: the address of a text of the library's, or of NULL, which starts an empty object. On success the old
+/// text is released and the new one stands in its place; on failure nothing changes. Release the last one with
+/// arctos_free.
+///
+/// `pointer`: a JSON pointer (RFC 6901). Its last member is created when it is not there, "-" appends to an array.
+/// The empty pointer replaces the whole: `arctos_json_set(&text, "", your_json)` makes a text of the library's out
+/// of JSON of your own.
+///
+/// `value_json`: any JSON value, such as "15", "true" or "{}".
+///
+/// Returns ARCTOS_OK; ARCTOS_NO_VALUE when the parent is not there; ARCTOS_BAD_ARGUMENT for bad JSON, a bad pointer,
+/// or a text that is not the library's. Any thread, though one text only by one thread at a time.
+///
+///     char *task = NULL;
+///     arctos_json_set(&task, "/business_id", "15");
+///     arctos_json_set_text(&task, "/out_task_num", "BR0943-187");
+///     ...
+///     arctos_free(task);
+///
+/// # Safety
+/// `json` is NULL or may be read and written; `pointer` and `value_json` are NULL or NUL-terminated texts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_json_set(
+    json: *mut *mut c_char,
+    pointer: *const c_char,
+    value_json: *const c_char,
+) -> arctos_code {
+    // SAFETY: the caller's promise, twice.
+    let value = || Ok(Zeroizing::new(unsafe { input(value_json, "value_json") }?.to_owned()));
+    unsafe { json_set(json, pointer, value) }
+}
+
+/// Puts a text into a JSON text as a string, escaped as JSON wants it, in place; otherwise as arctos_json_set.
+///
+/// `text`: any UTF-8 text.
+///
+/// # Safety
+/// `json` is NULL or may be read and written; `pointer` and `text` are NULL or NUL-terminated texts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_json_set_text(
+    json: *mut *mut c_char,
+    pointer: *const c_char,
+    text: *const c_char,
+) -> arctos_code {
+    // SAFETY: the caller's promise, twice.
+    let value = || Ok(json::quoted(unsafe { input(text, "text") }?));
+    unsafe { json_set(json, pointer, value) }
+}
+
+/// What the in-place setters share.
+///
+/// # Safety
+/// `target` is NULL or may be read and written; `pointer` is NULL or a NUL-terminated text.
+unsafe fn json_set(
+    target: *mut *mut c_char,
+    pointer: *const c_char,
+    value: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
+) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        if target.is_null() {
+            return Err(null("json"));
+        }
+        // SAFETY: the caller's promise, twice.
+        let (old, pointer) = (unsafe { *target }, unsafe { input(pointer, "pointer") }?);
+        let value = value()?;
+        let changed = if old.is_null() {
+            json::set("{}", pointer, &value)?
+        } else {
+            let text = texts::copy(old)
+                .ok_or_else(|| Failure::plain(Code::BadArgument, "json is not a living text of the library"))?;
+            json::set(&text, pointer, &value)?
+        };
+        let new = texts::give(&changed).ok_or_else(|| Failure::plain(Code::Internal, "there is no memory"))?;
+        // SAFETY: the caller's promise.
+        unsafe { *target = new };
+        texts::release(old);
+        Ok(Zeroizing::new(String::new()))
+    };
+    // SAFETY: no answer is asked for.
+    unsafe { border(false, ptr::null_mut(), work) }
+}
+
+/// The way of every function that hands over a text: panics stop here, and what the function says becomes a code
+/// and a text.
+///
+/// # Safety
+/// `answer` is NULL or may be written to.
+unsafe fn border(
+    appointment: bool,
+    answer: *mut *mut c_char,
+    work: impl FnOnce(&Rc<Call>) -> Result<Zeroizing<String>, Failure>,
+) -> arctos_code {
+    if !answer.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *answer = ptr::null_mut() };
+    }
+    let call = Call::start(appointment);
+    let result =
+        guarded(|| work(&call).map_err(|failure| failure.of(&call))).unwrap_or_else(|| Err(Failure::internal(&call)));
+    let code = result.as_ref().err().map_or(Code::Ok, Failure::code);
+    if !answer.is_null() {
+        let text = guarded(|| match &result {
+            Ok(text) => texts::give(text),
+            Err(failure) => texts::give(&failure.document()),
+        });
+        // SAFETY: the caller's promise.
+        unsafe { *answer = text.flatten().unwrap_or(ptr::null_mut()) };
+    }
+    code.value()
+}
+
+thread_local! {
+    /// Whether this thread is inside the library, where a panic is not the host's to hear of.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs work of the library; `None` when it panicked. Nothing of a panic reaches stderr, and a panic hook of the
+/// host goes on hearing of the host's own.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let hosts = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let resolver = std::thread::current().name().is_some_and(|name| name.starts_with("arctos-"));
+            if !INSIDE.get() && !resolver {
+                hosts(info);
+            }
+        }));
+    });
+    let outer = INSIDE.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    INSIDE.set(outer);
+    done
+}
+
+/// A text argument.
+///
+/// # Safety
+/// `text` is NULL or a NUL-terminated text that stays as it is while the function runs.
+unsafe fn input<'a>(text: *const c_char, name: &str) -> Result<&'a str, Failure> {
+    if text.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_str().map_err(|error| {
+        let place = error.valid_up_to();
+        Failure::plain(Code::BadArgument, format!("{name} is not UTF-8: the byte at offset {place} fits no character"))
+    })
+}
+
+fn null(name: &str) -> Failure {
+    Failure::plain(Code::BadArgument, format!("{name} is NULL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_code_and_an_outcome() {
+        for (sent, outcome) in [(false, Outcome::NotCreated), (true, Outcome::Unknown)] {
+            let mut answer = ptr::null_mut();
+            let work = |call: &Rc<Call>| {
+                if sent {
+                    call.record_sent();
+                }
+                panic!("planted, with a secret")
+            };
+            let code = unsafe { border(true, &mut answer, work) };
+            assert_eq!(code, Code::Internal.value());
+            let text = unsafe { CStr::from_ptr(answer) }.to_str().unwrap();
+            assert!(!text.contains("planted") && !text.contains("secret"));
+            assert_eq!(unsafe { arctos_outcome(code, answer) }, outcome as i32, "{text}");
+            arctos_free(answer);
+        }
+    }
+}

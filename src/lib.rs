@@ -1,0 +1,40 @@
+//! Makes arctos video appointments, and says truthfully of every failed call whether one was made.
+//!
+//! The product is the C library that this crate builds (`include/arctos.h`); the modules below are what
+//! stands behind it, in the order in which a call goes through them:
+//!
+//! | module | knows |
+//! |---|---|
+//! | `ffi` | C: pointers, handles, texts, panics. It decides nothing |
+//! | [`Client`] | one client: its configuration, its token, and the way of a call |
+//! | `config` | the configuration's keys, their ranges and defaults |
+//! | `contract` | the vendor's endpoint: what a task must be, what an answer means |
+//! | `connection` | how one request goes out and its answer comes in; records what was sent |
+//! | `call` | the record of one call: its deadline, what had gone out, what came back |
+//! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
+//!
+//! `docs/architecture.md` is the same in prose; `docs/contract.md` numbers the decisions that comments cite.
+
+#![deny(missing_docs)]
+
+mod call;
+mod client;
+mod code;
+mod config;
+mod connection;
+mod contract;
+mod failure;
+pub mod ffi;
+pub mod json;
+mod nearest;
+mod outcome;
+mod sys;
+
+pub use client::Client;
+pub use code::{Code, TABLE as CODES};
+pub use contract::task_check;
+pub use failure::{Failure, Problem};
+pub use outcome::Outcome;
+
+/// The library's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

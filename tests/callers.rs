@@ -1,0 +1,384 @@
+//! The C and the Python caller say the truth to whoever starts them: by exit code, standard output and one line
+//! on standard error, whatever the server does.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+
+use arctos_tests::api::{library_path, root};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TOKEN: &str = "token-that-no-output-may-hold";
+/// How long the sandbox waits before it answers a `slow-` number, and how long the Python caller waits for it.
+/// The second must leave time for the request to go out, and the first must be well above it.
+const SLOW_MS: &str = "4000";
+const IMPATIENT_MS: &str = "2000";
+
+/// The exit codes that both callers document.
+const MADE: i32 = 0;
+const NOT_MADE: i32 = 2;
+const MAYBE_MADE: i32 = 3;
+const MADE_WITHOUT_NUMBER: i32 = 4;
+
+/// The test numbers of the sandbox, except `slow-`: how the caller ends, the first word on standard error (none:
+/// standard error is empty), and whether the sandbox made the appointment.
+const CASES: [(&str, i32, &str, bool); 11] = [
+    ("plain-", MADE, "", true),
+    ("warn-", MADE, "warning", true),
+    ("fail-", NOT_MADE, "ARCTOS_FAILED", false),
+    ("busy-", NOT_MADE, "ARCTOS_BUSY", false),
+    ("forbidden-", NOT_MADE, "ARCTOS_FORBIDDEN", false),
+    ("reset-before-", MAYBE_MADE, "ARCTOS_BROKEN", false),
+    ("reset-after-", MAYBE_MADE, "ARCTOS_BROKEN", true),
+    ("truncate-", MAYBE_MADE, "ARCTOS_BROKEN", true),
+    ("html-", MAYBE_MADE, "ARCTOS_BAD_RESPONSE", true),
+    ("error500-", MAYBE_MADE, "ARCTOS_SERVER_ERROR", false),
+    ("nonum-", MADE_WITHOUT_NUMBER, "ARCTOS_BAD_RESPONSE", true),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Language {
+    C,
+    Python,
+}
+
+const LANGUAGES: [Language; 2] = [Language::C, Language::Python];
+
+/// A folder with the built C caller in it.
+struct Callers {
+    folder: TempDir,
+}
+
+impl Callers {
+    /// Builds the C caller as strictly as its users may.
+    fn new() -> Callers {
+        let folder = TempDir::new().expect("a temporary folder");
+        let library = fs::canonicalize(library_path())
+            .unwrap_or_else(|error| panic!("{}: {error}; run `make build` first", library_path().display()));
+        let mut search_path = std::ffi::OsString::from("-Wl,-rpath,");
+        search_path.push(library.parent().expect("a file has a folder"));
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let built = Command::new(compiler)
+            .args(["-std=c89", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-long-long"])
+            .arg("-I")
+            .arg(root().join("include"))
+            .arg(root().join("examples/c/add_task.c"))
+            .arg(&library)
+            .arg(search_path)
+            .arg("-o")
+            .arg(folder.path().join("add_task"))
+            .output()
+            .expect("a C compiler");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Callers { folder }
+    }
+
+    fn command(&self, language: Language, base_url: &str, number: &str, ca_file: Option<&Path>) -> Command {
+        let mut command;
+        match language {
+            Language::C => {
+                command = Command::new(self.folder.path().join("add_task"));
+                command.args([base_url, number]).args(ca_file);
+            }
+            Language::Python => {
+                command = Command::new("python3");
+                command
+                    .arg(root().join("examples/python/add_task.py"))
+                    .args(["--base-url", base_url, "--number", number])
+                    .env("PYTHONDONTWRITEBYTECODE", "1");
+                if let Some(ca_file) = ca_file {
+                    command.arg("--ca-file").arg(ca_file);
+                }
+            }
+        }
+        command.env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null());
+        command
+    }
+}
+
+/// How a caller ended.
+#[derive(Debug)]
+struct End {
+    exit: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl End {
+    fn of(command: &mut Command) -> End {
+        let Output { status, stdout, stderr } = command.output().expect("the caller runs");
+        let end = End {
+            exit: status.code(),
+            stdout: String::from_utf8(stdout).expect("UTF-8"),
+            stderr: String::from_utf8(stderr).expect("UTF-8"),
+        };
+        assert!(!end.stdout.contains(TOKEN) && !end.stderr.contains(TOKEN), "the token is shown: {end:?}");
+        end
+    }
+
+    /// Checks the exit code, that standard output holds the number and nothing else, and that standard error holds
+    /// one line, which begins with `word` and names the outcome; no line at all when `word` is empty.
+    #[track_caller]
+    fn check(&self, exit: i32, word: &str, task_num: Option<&str>) {
+        assert_eq!(self.exit, Some(exit), "{self:?}");
+        let number = if exit == MADE { task_num } else { None };
+        assert_eq!(self.stdout, number.map_or(String::new(), |number| format!("{number}\n")), "{self:?}");
+        if word.is_empty() {
+            assert_eq!(self.stderr, "", "{self:?}");
+            return;
+        }
+        let outcome = match exit {
+            NOT_MADE => "not_created",
+            MAYBE_MADE => "unknown",
+            _ => "created",
+        };
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        assert!(self.stderr.starts_with(word), "{self:?}");
+        assert!(self.stderr.ends_with(&format!(" (outcome: {outcome})\n")), "{self:?}");
+    }
+}
+
+/// A running sandbox, ended with its scope.
+struct Sandbox {
+    process: Child,
+    base_url: String,
+    address: SocketAddr,
+    ca_file: Option<PathBuf>,
+    _folder: TempDir,
+}
+
+impl Sandbox {
+    fn start(tls: bool) -> Sandbox {
+        let program = root().join("target/debug/arctos-sandbox");
+        let folder = TempDir::new().expect("a temporary folder");
+        let ca_file = tls.then(|| folder.path().join("ca.pem"));
+        let mut command = Command::new(&program);
+        command.args(["--listen", "127.0.0.1:0", "--token", TOKEN, "--slow-ms", SLOW_MS]);
+        if let Some(ca_file) = &ca_file {
+            command.arg("--tls").arg("--ca-file").arg(ca_file);
+        }
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}; `make test` builds it", program.display()));
+        let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("the sandbox prints its address");
+        let base_url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line:?}"));
+        let (scheme, address) = base_url.split_once("://").expect("a URL");
+        assert_eq!(scheme, if tls { "https" } else { "http" });
+        let sandbox = Sandbox {
+            base_url: base_url.to_owned(),
+            address: address.parse().expect("an address and a port"),
+            process,
+            ca_file,
+            _folder: folder,
+        };
+        // It prints each appointment, and must not have to wait for a reader.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        sandbox
+    }
+
+    /// The task number of the one appointment that was made for `out_task_num`; `None` when none was made.
+    #[track_caller]
+    fn made(&self, out_task_num: &str) -> Option<String> {
+        let list = self.get("/sandbox/appointments");
+        let mut numbers = list["appointments"]
+            .as_array()
+            .unwrap_or_else(|| panic!("no list in {list}"))
+            .iter()
+            .filter(|appointment| appointment["out_task_num"] == out_task_num)
+            .map(|appointment| appointment["task_num"].as_str().expect("a task number").to_owned());
+        let number = numbers.next();
+        assert_eq!(numbers.next(), None, "{out_task_num} was made twice");
+        number
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(self.address).expect("the sandbox listens");
+        let Some(ca_file) = &self.ca_file else {
+            return get(&mut stream, path);
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca_file).expect("a certificate")).expect("an authority");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::from(self.address.ip());
+        let connection = ClientConnection::new(Arc::new(config), name).expect("a TLS client");
+        get(&mut StreamOwned::new(connection, stream), path)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The JSON that the server has at `path`.
+fn get(stream: &mut (impl Read + Write), path: &str) -> Value {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\n\r\n").expect("the request goes out");
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a head");
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse().expect("a length");
+            }
+            _ if line.trim_end().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("a whole body");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+/// Every test number of the sandbox, by both callers.
+fn every_number(tls: bool) {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(tls);
+    let ca_file = sandbox.ca_file.as_deref();
+    for language in LANGUAGES {
+        for (prefix, exit, word, is_made) in CASES {
+            let number = format!("{prefix}{language:?}-1");
+            let end = End::of(&mut callers.command(language, &sandbox.base_url, &number, ca_file));
+            let made = sandbox.made(&number);
+            assert_eq!(made.is_some(), is_made, "{number}: {end:?}");
+            end.check(exit, word, made.as_deref());
+        }
+
+        // One waits long enough for a slow answer, the other does not.
+        let number = format!("slow-{language:?}-1");
+        let mut command = callers.command(language, &sandbox.base_url, &number, ca_file);
+        let (exit, word) = match language {
+            Language::C => (MADE, ""),
+            Language::Python => {
+                command.args(["--timeout-ms", IMPATIENT_MS]);
+                (MAYBE_MADE, "ARCTOS_TIMEOUT")
+            }
+        };
+        let end = End::of(&mut command);
+        let made = sandbox.made(&number);
+        assert!(made.is_some(), "{end:?}");
+        end.check(exit, word, made.as_deref());
+    }
+}
+
+#[test]
+fn every_number_of_the_sandbox_over_http() {
+    every_number(false);
+}
+
+#[test]
+fn every_number_of_the_sandbox_over_https() {
+    every_number(true);
+}
+
+#[test]
+fn without_a_token_nothing_is_made() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(false);
+    for language in LANGUAGES {
+        let number = format!("no-token-{language:?}");
+        let mut command = callers.command(language, &sandbox.base_url, &number, None);
+        let end = End::of(command.env_remove("ARCTOS_TOKEN"));
+        end.check(NOT_MADE, "ARCTOS_FORBIDDEN", None);
+        assert_eq!(sandbox.made(&number), None);
+    }
+}
+
+#[test]
+fn where_nothing_listens_nothing_is_made() {
+    let callers = Callers::new();
+    // Bound and not listening: connections are refused, and nobody else gets the port.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
+    for language in LANGUAGES {
+        let end = End::of(&mut callers.command(language, &format!("http://{address}"), "nobody-1", None));
+        end.check(NOT_MADE, "ARCTOS_CONNECT", None);
+    }
+}
+
+#[test]
+fn without_the_right_authority_nothing_is_made() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(true);
+    let stranger = callers.folder.path().join("stranger.pem");
+    let certificate = rcgen::generate_simple_self_signed(vec!["stranger".to_owned()]).expect("a certificate");
+    fs::write(&stranger, certificate.cert.pem()).expect("a file");
+    let garbage = callers.folder.path().join("garbage.pem");
+    fs::write(&garbage, "no certificate").expect("a file");
+    let missing = callers.folder.path().join("missing.pem");
+    for language in LANGUAGES {
+        for (ca_file, word) in
+            [(&stranger, "ARCTOS_TLS"), (&garbage, "ARCTOS_BAD_CONFIG"), (&missing, "ARCTOS_BAD_CONFIG")]
+        {
+            let number = format!("authority-{language:?}");
+            let end = End::of(&mut callers.command(language, &sandbox.base_url, &number, Some(ca_file)));
+            end.check(NOT_MADE, word, None);
+            assert_eq!(sandbox.made(&number), None);
+        }
+    }
+}
+
+#[test]
+fn an_argument_that_is_missing_or_wrong_makes_nothing() {
+    let callers = Callers::new();
+    let c = Command::new(callers.folder.path().join("add_task")).output().expect("the C caller runs");
+    assert_eq!(c.status.code(), Some(NOT_MADE));
+    let python = Command::new("python3").arg(root().join("examples/python/add_task.py")).output().expect("python3");
+    assert_eq!(python.status.code(), Some(NOT_MADE));
+    for language in LANGUAGES {
+        let end = End::of(&mut callers.command(language, "ftp://127.0.0.1", "wrong-1", None));
+        end.check(NOT_MADE, "ARCTOS_BAD_CONFIG", None);
+        let end = End::of(&mut callers.command(language, "http://127.0.0.1:1", "", None));
+        end.check(NOT_MADE, "ARCTOS_BAD_TASK", None);
+    }
+}
+
+/// Standard output that takes nothing, or is not there at all, must not look like success.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_number_that_cannot_be_printed_is_made_without_a_number() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(false);
+    for language in LANGUAGES {
+        for (what, redirection) in [("full", ">/dev/full"), ("closed", ">&-")] {
+            let number = format!("{what}-{language:?}-1");
+            let caller = callers.command(language, &sandbox.base_url, &number, None);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]).arg(caller.get_program());
+            shell.args(caller.get_args()).env("ARCTOS_TOKEN", TOKEN).env("PYTHONDONTWRITEBYTECODE", "1");
+            let end = End::of(&mut shell);
+            let made = sandbox.made(&number).unwrap_or_else(|| panic!("not made: {end:?}"));
+            end.check(MADE_WITHOUT_NUMBER, &format!("the task number {made} could not be printed"), None);
+        }
+    }
+}
+
+#[test]
+fn the_python_packages_own_tests_pass() {
+    let End { exit, stderr, .. } = End::of(
+        Command::new("python3")
+            .args(["-W", "error", "-m", "unittest", "discover", "-s", "tests"])
+            .current_dir(root().join("bindings/python"))
+            .env("ARCTOS_LIBRARY", fs::canonicalize(library_path()).expect("run `make build` first"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null()),
+    );
+    assert_eq!(exit, Some(0), "{stderr}");
+    // A run that found no test ends well too.
+    assert!(stderr.contains("\nRan ") && !stderr.contains("\nRan 0 tests") && !stderr.contains("skipped"), "{stderr}");
+}

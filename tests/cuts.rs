@@ -1,0 +1,151 @@
+//! An answer that is cut off after any byte, by an end or by a reset, leaves the caller with the truth.
+//!
+//! The appointment is made in every case, so that `not_created` is always a lie.
+
+use arctos_tests::expected::{BAD_RESPONSE_UNKNOWN, BROKEN_UNKNOWN, Expected, MADE};
+use arctos_tests::http::{Framing, answer, answer_head, find, success_body};
+use arctos_tests::server::{Script, Step};
+use arctos_tests::stage::{Stage, Table};
+use arctos_tests::tls::Version;
+
+const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked(25), Framing::Close];
+
+/// How the connection ends after the cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    /// FIN; over TLS after a close_notify.
+    Close,
+    /// FIN; over TLS without a close_notify.
+    Fin,
+    /// RST, when the client's kernel has what was sent.
+    Reset,
+}
+
+impl End {
+    fn of(self, script: Script) -> Script {
+        match self {
+            End::Close => script.close(),
+            End::Fin => script.fin(),
+            End::Reset => script.reset(),
+        }
+    }
+}
+
+fn whole(framing: Framing) -> Vec<u8> {
+    answer("200 OK", framing, success_body("N").as_bytes())
+}
+
+/// What an answer means of which the first `sent` bytes arrived. `meant` says that the end of the
+/// connection can be taken for the end of a body.
+fn expected(framing: Framing, sent: usize, meant: bool) -> Expected {
+    let whole = whole(framing);
+    let head = answer_head("200 OK", framing, success_body("N").len()).len();
+    match framing {
+        Framing::Length if sent == whole.len() => MADE,
+        // The chunk of size zero ends the body: only trailers, which nobody asks for, could follow.
+        Framing::Chunked(_) if sent >= find(&whole, b"\r\n0\r\n").expect("the last chunk") + 5 => MADE,
+        Framing::Close if meant && sent == whole.len() => MADE,
+        Framing::Close if meant && sent >= head => BAD_RESPONSE_UNKNOWN,
+        _ => BROKEN_UNKNOWN,
+    }
+}
+
+fn cut_after_each_byte(framing: Framing, end: End) {
+    let stage = Stage::http();
+    let whole = whole(framing);
+    let mut table = Table::new();
+    for sent in 0..=whole.len() {
+        let script = end.of(Script::made().send(&whole[..sent]));
+        let case = format!("{framing:?}, {sent} of {} bytes, {end:?}", whole.len());
+        table.take(stage.attempt(&case, expected(framing, sent, end != End::Reset), |_| script));
+    }
+    table.finish();
+}
+
+#[test]
+fn content_length_and_an_end() {
+    cut_after_each_byte(Framing::Length, End::Fin);
+}
+
+#[test]
+fn content_length_and_a_reset() {
+    cut_after_each_byte(Framing::Length, End::Reset);
+}
+
+#[test]
+fn chunked_and_an_end() {
+    cut_after_each_byte(Framing::Chunked(25), End::Fin);
+}
+
+#[test]
+fn chunked_and_a_reset() {
+    cut_after_each_byte(Framing::Chunked(25), End::Reset);
+}
+
+#[test]
+fn close_delimited_and_an_end() {
+    cut_after_each_byte(Framing::Close, End::Fin);
+}
+
+#[test]
+fn close_delimited_and_a_reset() {
+    cut_after_each_byte(Framing::Close, End::Reset);
+}
+
+/// Every tenth byte of the answer goes out in whole records, and then the connection ends.
+fn cut_between_records(version: Version) {
+    let stage = Stage::https(version);
+    let mut table = Table::new();
+    for framing in FRAMINGS {
+        let whole = whole(framing);
+        for sent in (0..whole.len()).step_by(10).chain([whole.len() - 1, whole.len()]) {
+            for end in [End::Close, End::Fin, End::Reset] {
+                let script = end.of(Script::made().send(&whole[..sent]));
+                let case = format!("{version:?} {framing:?}, {sent} of {} bytes, {end:?}", whole.len());
+                table.take(stage.attempt(&case, expected(framing, sent, end == End::Close), |_| script));
+            }
+        }
+    }
+    table.finish();
+}
+
+/// Every tenth byte of the answer's record goes out, and then the connection ends.
+fn cut_inside_a_record(version: Version) {
+    let stage = Stage::https(version);
+    let mut table = Table::new();
+    for framing in FRAMINGS {
+        let whole = whole(framing);
+        let all = Script::made().then(Step::Records(whole.clone(), usize::MAX)).close();
+        let length = stage.run("the whole record", MADE, |_| all).seen.records;
+        assert!(length > whole.len(), "a record is longer than what it holds");
+        for sent in (0..length).step_by(10).chain([length - 1, length]) {
+            for end in [End::Fin, End::Reset] {
+                let script = end.of(Script::made().then(Step::Records(whole.clone(), sent)));
+                let case = format!("{version:?} {framing:?}, {sent} of {length} bytes of the record, {end:?}");
+                let arrived = if sent == length { whole.len() } else { 0 };
+                table.take(stage.attempt(&case, expected(framing, arrived, false), |_| script));
+            }
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn tls_1_2_between_records() {
+    cut_between_records(Version::Tls12);
+}
+
+#[test]
+fn tls_1_3_between_records() {
+    cut_between_records(Version::Tls13);
+}
+
+#[test]
+fn tls_1_2_inside_a_record() {
+    cut_inside_a_record(Version::Tls12);
+}
+
+#[test]
+fn tls_1_3_inside_a_record() {
+    cut_inside_a_record(Version::Tls13);
+}

@@ -1,0 +1,10 @@
+//! What the tests stand on: the C functions of the library that ships, and servers that misbehave.
+
+pub mod api;
+pub mod expected;
+pub mod http;
+pub mod ledger;
+pub mod server;
+pub mod stage;
+pub mod sys;
+pub mod tls;
