@@ -184,6 +184,7 @@ ARCTOS_API void ARCTOS_CALL arctos_free(char *text);
  * else is ARCTOS_UNKNOWN.
  *
  * Returns ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN. Allocates nothing, never fails. Any thread.
+ * Decision 15 of docs/contract.md.
  */
 ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, const char *answer);
 
@@ -230,7 +231,8 @@ ARCTOS_API void ARCTOS_CALL arctos_client_free(arctos_client *client);
  *
  * `answer`: NULL, or receives a text to be released with arctos_free: `{}` or the error document.
  *
- * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread.
+ * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread. Decision 14 of
+ * docs/contract.md.
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client, const char *token, char **answer);
 
@@ -257,7 +259,8 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client
  * made all the same) at "/status"; read them with arctos_json_get.
  *
  * Returns ARCTOS_OK when the appointment was made. Any other code: ask arctos_outcome(code, answer) whether it
- * was. Any thread, any number of calls on one client at once.
+ * was. Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent
+ * twice, and nothing is sent after the function has returned.
  *
  *     char *answer = NULL;
  *     arctos_code code = arctos_task_add(client, task, &answer);
@@ -273,7 +276,7 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const 
 /**
  * Says what arctos_task_add would send, by the same rules, and sends nothing.
  *
- * `task_json`: as for arctos_task_add.
+ * `task_json`: as for arctos_task_add. Decisions 1 to 7 of docs/contract.md.
  *
  * `answer`: NULL, or receives a text to be released with arctos_free: `{"path","body","notes":[{"field","note"}]}`,
  * where notes lists the fields that the vendor does not document, with the documented one that is near; or the

@@ -12,10 +12,10 @@ use ureq::http::Uri;
 use zeroize::Zeroizing;
 
 use crate::code::Code;
-use crate::connection::tls;
 use crate::failure::{Failure, Problem};
 use crate::json::{self, Object, Top};
 use crate::nearest::nearest;
+use crate::tls;
 
 /// No time of the configuration may be longer: an hour.
 const LONGEST_MS: u64 = 3_600_000;

@@ -9,6 +9,7 @@
 //! | [`Client`] | one client: its configuration, its token, and the way of a call |
 //! | `config` | the configuration's keys, their ranges and defaults |
 //! | `contract` | the vendor's endpoint: what a task must be, what an answer means |
+//! | `tls` | whom TLS trusts |
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
 //! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
@@ -29,6 +30,7 @@ pub mod json;
 mod nearest;
 mod outcome;
 mod sys;
+mod tls;
 
 pub use client::Client;
 pub use code::{Code, TABLE as CODES};

@@ -8,10 +8,9 @@
 mod buffers;
 mod head;
 mod resolve;
-pub(crate) mod tls;
 mod transport;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -167,7 +166,6 @@ fn read(call: &Call, body: &mut Body, max: usize) -> Result<Vec<u8>, Cause> {
         bytes.resize(filled + room, 0);
         let count = match reader.read(&mut bytes[filled..]) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(cause(call, &ureq::Error::from(error))),
         };
         bytes.truncate(filled + count);

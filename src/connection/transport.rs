@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -18,10 +18,9 @@ use zeroize::Zeroize;
 use super::buffers::Buffers;
 use super::head::{self, Head};
 use super::resolve::{self, Unresolved};
-use super::tls;
 use crate::call::{self, Call, Cause, Phase};
 use crate::config::Base;
-use crate::sys;
+use crate::{sys, tls};
 
 /// Where a connection leads.
 pub(super) struct Target {
@@ -103,24 +102,26 @@ fn open(call: &Call, host: &str, port: u16) -> Result<TcpStream, Cause> {
         Unresolved::Failed(why) => Cause::Resolve(why),
     })?;
     call.phase(Phase::Connect);
-    let mut last = Cause::Connect("it has no address".to_owned());
-    for address in addresses {
-        match connect(address, until) {
+    let mut failed = Cause::Deadline(limit);
+    for (index, address) in addresses.iter().enumerate() {
+        // An address that does not answer leaves the others their share of the time.
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let others = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match connect(*address, left / others) {
             Ok(socket) => return Ok(socket),
             Err(_) if Instant::now() >= until => return Err(Cause::Deadline(limit)),
-            Err(error) => last = Cause::Connect(format!("{address}: {error}")),
+            Err(error) => failed = Cause::Connect(format!("{address}: {error}")),
         }
     }
-    Err(last)
+    Err(failed)
 }
 
 /// A socket that never blocks: all waiting is done in one place, within the deadline.
-fn connect(address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(ErrorKind::TimedOut.into());
-    }
-    let socket = TcpStream::connect_timeout(&address, left)?;
+fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, within.max(Duration::from_millis(1)))?;
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
     Ok(socket)

@@ -3,7 +3,8 @@
 //! `include/arctos.h` is made from the functions below and their comments, so that these are written for the
 //! reader of the header.
 //!
-//! Every function stands on decision 15 of `docs/contract.md`: misuse that C lets one notice is answered.
+//! Every function stands on decision 20 of `docs/contract.md`, misuse that C lets one notice is answered, and on 21,
+//! no document holds a secret; what a function stands on besides is said with it.
 
 #![allow(non_camel_case_types)]
 
@@ -88,6 +89,7 @@ pub extern "C" fn arctos_free(text: *mut c_char) {
 /// else is ARCTOS_UNKNOWN.
 ///
 /// Returns ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN. Allocates nothing, never fails. Any thread.
+/// Decision 15 of docs/contract.md.
 ///
 /// # Safety
 /// `answer` is NULL or a NUL-terminated text.
@@ -167,7 +169,8 @@ pub extern "C" fn arctos_client_free(client: *mut arctos_client) {
 ///
 /// `answer`: NULL, or receives a text to be released with arctos_free: `{}` or the error document.
 ///
-/// Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread.
+/// Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread. Decision 14 of
+/// docs/contract.md.
 ///
 /// # Safety
 /// `token` is NULL or a NUL-terminated text; `answer` is NULL or may be written to.
@@ -209,7 +212,8 @@ pub unsafe extern "C" fn arctos_client_set_token(
 /// made all the same) at "/status"; read them with arctos_json_get.
 ///
 /// Returns ARCTOS_OK when the appointment was made. Any other code: ask arctos_outcome(code, answer) whether it
-/// was. Any thread, any number of calls on one client at once.
+/// was. Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent
+/// twice, and nothing is sent after the function has returned.
 ///
 ///     char *answer = NULL;
 ///     arctos_code code = arctos_task_add(client, task, &answer);
@@ -240,7 +244,7 @@ pub unsafe extern "C" fn arctos_task_add(
 
 /// Says what arctos_task_add would send, by the same rules, and sends nothing.
 ///
-/// `task_json`: as for arctos_task_add.
+/// `task_json`: as for arctos_task_add. Decisions 1 to 7 of docs/contract.md.
 ///
 /// `answer`: NULL, or receives a text to be released with arctos_free: `{"path","body","notes":[{"field","note"}]}`,
 /// where notes lists the fields that the vendor does not document, with the documented one that is near; or the

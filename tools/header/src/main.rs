@@ -75,7 +75,10 @@ fn codes() -> String {
     for outcome in Outcome::ALL {
         let _ = writeln!(text, "#define ARCTOS_{} {}", outcome.word().to_uppercase(), outcome as i32);
     }
-    let _ = writeln!(text, "\n/*\n * The codes. A code never changes its value or meaning; new ones may come, so branch on arctos_outcome.\n */");
+    let _ = writeln!(
+        text,
+        "\n/*\n * The codes. A code never changes its value or meaning; new ones may come, so branch on arctos_outcome.\n */"
+    );
     for row in CODES {
         let _ = writeln!(text, "\n/* {}.", row.when);
         if !row.outcome.is_empty() {

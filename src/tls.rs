@@ -49,7 +49,7 @@ fn read_roots(file: &Path) -> Result<RootCertStore, String> {
 }
 
 /// What a TLS error means, in words for a support desk.
-pub(super) fn explain(error: &Error) -> String {
+pub(crate) fn explain(error: &Error) -> String {
     let Error::InvalidCertificate(reason) = error else {
         return match error {
             Error::InvalidMessage(_) => {

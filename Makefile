@@ -1,0 +1,50 @@
+# `make help` lists what there is.
+
+CARGO ?= cargo
+
+.PHONY: all build header check test demo sandbox help clean need-rust need-cc need-python
+
+all: build
+
+help:
+	@echo 'make build    the libraries that ship: target/release/libarctos.so and .a'
+	@echo 'make demo     build everything and make appointments from C and Python against the sandbox'
+	@echo 'make test     build everything and run all tests'
+	@echo 'make sandbox  serve the documented endpoint on http://127.0.0.1:8080'
+	@echo 'make header   write include/arctos.h after a change of src/ffi'
+	@echo 'make check    formatting, lints, and whether include/arctos.h is up to date'
+
+# Both crate types are asked for by name: with the rlib among them, cargo leaves LTO out without a word.
+build: need-rust need-cc
+	$(CARGO) rustc --locked --release --lib --package arctos --crate-type cdylib,staticlib
+
+header: need-rust need-cc
+	$(CARGO) run --locked --quiet --package arctos-header
+
+check: need-rust need-cc
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) run --locked --quiet --package arctos-header -- --check
+
+# All tests, though one fails; what is skipped for want of a tool says so.
+test: build need-python
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+demo: build need-python
+	$(CARGO) build --locked --package arctos-sandbox
+	python3 examples/demo.py
+
+sandbox: need-rust need-cc
+	$(CARGO) run --locked --package arctos-sandbox
+
+clean: need-rust
+	$(CARGO) clean
+
+need-rust:
+	@command -v $(CARGO) >/dev/null || { echo 'cargo is missing: it comes with Rust, by rustup (https://rustup.rs)' >&2; exit 1; }
+
+need-cc:
+	@command -v $${CC:-cc} >/dev/null || { echo 'a C compiler is missing: it comes with the package gcc' >&2; exit 1; }
+
+need-python:
+	@command -v python3 >/dev/null || { echo 'python3 is missing: it comes with the package python3' >&2; exit 1; }
