@@ -12,7 +12,8 @@ use crate::code::Code;
 use crate::config::{Config, Secret};
 use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
-use crate::failure::{Failure, Said, mask};
+use crate::failure::{Failure, Said};
+use crate::mask::mask;
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);

@@ -261,43 +261,6 @@ fn new_call_id() -> Option<String> {
     getrandom::u64().ok().map(|id| format!("c-{id:016x}"))
 }
 
-/// Masks, in a text that came from the server, every secret of 8 bytes or more, verbatim or escaped.
-pub(crate) fn mask(text: &str, secrets: &[&str]) -> String {
-    let mut masked = text.to_owned();
-    for secret in secrets.iter().filter(|secret| secret.len() >= 8) {
-        for spelling in spellings(secret) {
-            if masked.contains(&spelling) {
-                masked = masked.replace(&spelling, "***");
-            }
-        }
-    }
-    masked
-}
-
-/// A secret as it may come back: as it is, and escaped as JSON and HTML do it in their usual ways.
-fn spellings(secret: &str) -> Vec<String> {
-    let json = crate::json::quoted(secret);
-    let json = json[1..json.len() - 1].to_owned();
-    let ascii = |unit_text: fn(&u16) -> String| -> String {
-        json.chars()
-            .flat_map(|character| match character.is_ascii() {
-                true => vec![character.to_string()],
-                false => character.encode_utf16(&mut [0; 2]).iter().map(unit_text).collect(),
-            })
-            .collect()
-    };
-    let (lower, upper) = (ascii(|unit| format!("\\u{unit:04x}")), ascii(|unit| format!("\\u{unit:04X}")));
-    let slashes = json.replace('/', "\\/");
-    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let html_named = html.replace('\'', "&#39;");
-    let html_hex = html.replace('\'', "&#x27;").replace('/', "&#x2F;");
-    let mut all = vec![secret.to_owned(), json, lower, upper, slashes, html, html_named, html_hex];
-    // The longest first: a shorter spelling could be a part of a longer one.
-    all.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
-    all.dedup();
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,24 +278,5 @@ mod tests {
         let verdict = || Verdict { code: Code::NotFound, outcome: Outcome::NotCreated, meaning: String::new() };
         assert_eq!(Failure::answered(&call, verdict(), Said::default()).outcome(), Some(Outcome::NotCreated));
         assert_eq!(Failure::internal(&Call::start(false)).outcome(), None);
-    }
-
-    #[test]
-    fn secrets_are_masked_however_they_are_spelled() {
-        let secret = "to\"ken/<&'許功";
-        for text in [
-            secret.to_owned(),
-            serde_json::to_string(secret).unwrap(),
-            "to\\\"ken/<&'\\u8a31\\u529f".to_owned(),
-            "to\\\"ken/<&'\\u8A31\\u529F".to_owned(),
-            "to\\\"ken\\/<&'許功".to_owned(),
-            "to&quot;ken/&lt;&amp;'許功".to_owned(),
-            "to&quot;ken/&lt;&amp;&#39;許功".to_owned(),
-            "to&quot;ken&#x2F;&lt;&amp;&#x27;許功".to_owned(),
-        ] {
-            let masked = mask(&format!("a {text} b"), &[secret]);
-            assert!(masked.contains("***") && !masked.contains("ken"), "{masked}");
-        }
-        assert_eq!(mask("short is kept", &["short"]), "short is kept");
     }
 }

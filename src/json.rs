@@ -134,6 +134,34 @@ pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Key>(value.get()).ok().map(|Key(text)| text)
 }
 
+/// Every string, decoded, and every other scalar in a value, keys included, at any depth.
+pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = Cow<'_, str>> {
+    let mut rest = value.get();
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', '\r', '\n', '{', '}', '[', ']', ',', ':']);
+        let bytes = rest.as_bytes();
+        let mut end = 0;
+        if bytes.first()? == &b'"' {
+            end = 1;
+            while bytes[end] != b'"' {
+                end += if bytes[end] == b'\\' { 2 } else { 1 };
+            }
+            end += 1;
+        } else {
+            while end < bytes.len() && !b" \t\r\n,]}".contains(&bytes[end]) {
+                end += 1;
+            }
+        }
+        let (scalar, after) = rest.split_at(end);
+        rest = after;
+        // Half a surrogate pair cannot be decoded, and is hidden as it is written.
+        Some(match serde_json::from_str::<Key>(scalar) {
+            Ok(Key(text)) => text,
+            Err(_) => Cow::Borrowed(scalar.trim_matches('"')),
+        })
+    })
+}
+
 /// `text` as a JSON string, quotes included.
 pub(crate) fn quoted(text: &str) -> Zeroizing<String> {
     Zeroizing::new(serde_json::to_string(text).expect("a string can be written as JSON"))
@@ -330,6 +358,14 @@ mod tests {
         ] {
             assert_eq!(set(text, pointer, value).unwrap_err().code(), Code::BadArgument, "{text} {pointer} {value}");
         }
+    }
+
+    #[test]
+    fn scalars_are_found_at_every_depth() {
+        let text = r#" {"a\"}":[1.5e3,"x\\",{"b":["\u8a31",null]}],"c":"","d":"\ud800y"} "#;
+        let value: &RawValue = serde_json::from_str(text).unwrap();
+        let found: Vec<_> = scalars(value).collect();
+        assert_eq!(found, ["a\"}", "1.5e3", "x\\", "b", "許", "null", "c", "", "d", "\\ud800y"]);
     }
 
     #[test]

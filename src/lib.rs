@@ -27,6 +27,7 @@ mod contract;
 mod failure;
 pub mod ffi;
 pub mod json;
+mod mask;
 mod nearest;
 mod outcome;
 mod sys;

@@ -262,11 +262,13 @@ impl Transport for Wire {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        with_call(|call| {
+        let more = with_call(|call| {
             let result = self.exchange(call);
             self.abort |= result.is_err();
             result
-        })
+        })?;
+        // ureq looks after an end that is an error, and only then, whether a chunked body had all but its last line.
+        if more { Ok(true) } else { Err(ureq::Error::Io(ErrorKind::UnexpectedEof.into())) }
     }
 
     /// Kept connections are for later: each call opens its own.
@@ -308,17 +310,20 @@ impl Wire {
             // A server that never pauses must not outrun the deadline.
             in_time(call)?;
             match self.receive()? {
-                Received::Bytes if self.head_done => return Ok(true),
-                Received::Bytes => self.look_at_head(call)?,
+                Received::Bytes => {
+                    if !self.head_done {
+                        self.look_at_head(call)?;
+                    }
+                    if self.head_done {
+                        return Ok(true);
+                    }
+                }
                 Received::Nothing => wait(call, self.socket(), Wish::Read)?,
                 Received::End if self.head_done => {
                     call.record_end();
                     return Ok(false);
                 }
                 Received::End => return Err(Cause::Broken("it was closed before the answer came".to_owned())),
-            }
-            if self.head_done {
-                return Ok(true);
             }
         }
     }

@@ -188,12 +188,9 @@ fn shown(value: &RawValue) -> Option<String> {
     }
 }
 
-/// Notes what a server must not echo into a document: a text, or the whole of anything longer.
+/// Notes what a server must not echo into a document: every text and number of a value.
 fn hide(value: &RawValue, private: &mut Vec<Zeroizing<String>>) {
-    if let Some(text) = json::string(value) {
-        private.push(Zeroizing::new(text.into_owned()));
-    }
-    private.push(Zeroizing::new(value.get().to_owned()));
+    private.extend(json::scalars(value).map(|text| Zeroizing::new(text.into_owned())));
 }
 
 fn is_string(value: &RawValue) -> bool {

@@ -1,0 +1,161 @@
+//! Takes out of a server's words what must not stand in a document, however the server spells it.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+/// Shorter texts are not masked: they would be found everywhere.
+const SHORTEST: usize = 8;
+const MASK: &str = "***";
+
+/// `text` with `***` in the place of each secret of 8 bytes or more, be it as it is or escaped for JSON or HTML, once
+/// or more often.
+pub(crate) fn mask(text: &str, secrets: &[&str]) -> String {
+    let plain = plain(text);
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
+        let wanted: Vec<char> = self::plain(secret).into_iter().map(|(character, _)| character).collect();
+        let Some(first) = wanted.first() else { continue };
+        let mut at = 0;
+        while at + wanted.len() <= plain.len() {
+            let window = &plain[at..at + wanted.len()];
+            if window[0].0 == *first && window.iter().map(|(character, _)| character).eq(&wanted) {
+                found.push(window[0].1.start..window[wanted.len() - 1].1.end);
+                at += wanted.len();
+            } else {
+                at += 1;
+            }
+        }
+    }
+    found.sort_by_key(|range| range.start);
+    let mut masked = String::with_capacity(text.len());
+    let mut done = 0;
+    for range in found {
+        // Secrets may overlap.
+        if range.start >= done {
+            masked.push_str(&text[done..range.start]);
+            masked.push_str(MASK);
+        }
+        done = done.max(range.end);
+    }
+    masked.push_str(&text[done..]);
+    masked
+}
+
+/// The characters of a text without their escapes, each with its place. A text, and the same text escaped any number
+/// of times, have the same characters here; backslashes are none, since how often they are doubled is what differs.
+fn plain(text: &str) -> Vec<(char, Range<usize>)> {
+    let mut characters = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let start = at;
+        let rest = &text[at..];
+        let unescaped = rest.trim_start_matches('\\');
+        let slashes = rest.len() - unescaped.len();
+        at += slashes;
+        let Some(character) = unescaped.chars().next() else { break };
+        let (character, length) = match character {
+            '&' => entity(unescaped).unwrap_or(('&', 1)),
+            'u' if slashes > 0 => unit(unescaped).unwrap_or(('u', 1)),
+            'n' if slashes > 0 => ('\n', 1),
+            'r' if slashes > 0 => ('\r', 1),
+            't' if slashes > 0 => ('\t', 1),
+            'b' if slashes > 0 => ('\u{8}', 1),
+            'f' if slashes > 0 => ('\u{c}', 1),
+            other => (other, other.len_utf8()),
+        };
+        at += length;
+        if character != '\\' {
+            characters.push((character, start..at));
+        }
+    }
+    characters
+}
+
+/// `u1234`, or the two halves of a surrogate pair: the character and the length.
+fn unit(text: &str) -> Option<(char, usize)> {
+    let half = |text: &str| {
+        let digits = text.strip_prefix('u')?.get(..4)?;
+        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+    };
+    const LENGTH: usize = 5;
+    let first = half(text)?;
+    if let Some(character) = char::from_u32(u32::from(first)) {
+        return Some((character, LENGTH));
+    }
+    let after = text[LENGTH..].trim_start_matches('\\');
+    let pair = [first, half(after)?];
+    let character = char::decode_utf16(pair).next()?.ok()?;
+    Some((character, text.len() - after.len() + LENGTH))
+}
+
+/// `&lt;`, `&#60;`, `&#x3C;`, `&amp;lt;` and so on: the character and the length.
+fn entity(text: &str) -> Option<(char, usize)> {
+    const LONGEST: usize = 12;
+    let mut length = 1;
+    loop {
+        let rest = &text[length..];
+        let end = rest.bytes().take(LONGEST).position(|byte| byte == b';')?;
+        let character = match &rest[..end] {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            number => {
+                let number = number.strip_prefix('#')?;
+                let code = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                    None => number.parse().ok()?,
+                };
+                char::from_u32(code)?
+            }
+        };
+        length += end + 1;
+        // An ampersand may begin another entity, where a text was escaped twice.
+        if character != '&' {
+            return Some((character, length));
+        }
+        match entity_after_ampersand(&text[length..]) {
+            true => continue,
+            false => return Some((character, length)),
+        }
+    }
+}
+
+fn entity_after_ampersand(rest: &str) -> bool {
+    entity(&format!("&{}", rest.chars().take(12).collect::<String>())).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_however_they_are_spelled() {
+        let secret = "to\"ken/<&'許😀\n\\end";
+        let escape = |text: &str| serde_json::to_string(text).unwrap().trim_matches('"').to_owned();
+        let json = escape(secret);
+        for text in [
+            secret,
+            &json,
+            &escape(&json),
+            "to\\\"ken\\/\\u003c\\u0026\\u0027\\u8a31\\uD83D\\ude00\\n\\\\end",
+            "to\\u0022ken\\u002F\\u003C&'\\u8A31\\ud83d\\ude00\\u000a\\u005cend",
+            "to&quot;ken/&lt;&amp;'許😀\n\\end",
+            "to&#34;ken&#x2F;&lt;&amp;&#39;許😀\n\\end",
+            "to&#x22;ken&#047;&#60;&#38;&apos;&#35377;&#x1F600;&#10;&#92;end",
+            "to&amp;quot;ken/&amp;lt;&amp;amp;&#39;許😀\\n\\\\end",
+        ] {
+            assert_eq!(mask(&format!("a {text} b {text}"), &[secret]), "a *** b ***", "{text}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_kept() {
+        for text in ["short is kept", "&amp; \\u12 \\ud800 & &; &nothing; &#xffffffff; \\", "", "許功蓋"] {
+            assert_eq!(mask(text, &["short", "a-secret-of-mine", "\\\\\\\\\\\\\\\\"]), text);
+        }
+        assert_eq!(mask("x abcdefghij y", &["abcdefgh", "cdefghij"]), "x *** y");
+        assert_eq!(mask("x abcdefgh", &["bcdefgh!", "abcdefgh"]), "x ***");
+    }
+}
