@@ -98,13 +98,34 @@ fn success_without_a_task_number_is_created_all_the_same() {
 #[test]
 fn any_other_status_cannot_be_read() {
     let spellings = [
-        "3", "-1", "10", "01", "1.0", "1e0", "true", "false", "null", "{}", "[1]", r#""""#, r#""3""#, r#""1 ""#,
-        r#"" 1""#, r#""01""#, r#""1.0""#, r#""success""#, r#""true""#, "18446744073709551617",
+        "3",
+        "-1",
+        "10",
+        "01",
+        "1.0",
+        "1e0",
+        "true",
+        "false",
+        "null",
+        "{}",
+        "[1]",
+        r#""""#,
+        r#""3""#,
+        r#""1 ""#,
+        r#"" 1""#,
+        r#""01""#,
+        r#""1.0""#,
+        r#""success""#,
+        r#""true""#,
+        "18446744073709551617",
     ];
     let texts: Vec<String> = spellings
         .iter()
         .map(|status| format!(r#"{{"status":{status},"message":"m","info":{{"task_num":"202312210000001"}}}}"#))
-        .chain([r#"{"message":"m","info":{"task_num":"1"}}"#.to_owned(), r#"{"Status":1,"info":{"task_num":"1"}}"#.to_owned()])
+        .chain([
+            r#"{"message":"m","info":{"task_num":"1"}}"#.to_owned(),
+            r#"{"Status":1,"info":{"task_num":"1"}}"#.to_owned(),
+        ])
         .collect();
     let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
     bodies(&Stage::http(), BAD_RESPONSE_UNKNOWN, &texts);
@@ -215,9 +236,12 @@ fn a_head_that_contradicts_itself_or_is_none_cannot_be_read() {
         ("a chunk size that is no number", with(&["Transfer-Encoding: chunked"], b"xyz\r\n{}\r\n0\r\n\r\n")),
         ("an empty chunk size", with(&["Transfer-Encoding: chunked"], b"\r\n{}\r\n0\r\n\r\n")),
         ("a negative chunk size", with(&["Transfer-Encoding: chunked"], b"-2\r\n{}\r\n0\r\n\r\n")),
-        ("a chunk size beyond all numbers", with(&["Transfer-Encoding: chunked"], b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n")),
+        (
+            "a chunk size beyond all numbers",
+            with(&["Transfer-Encoding: chunked"], b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+        ),
         ("a chunk longer than its size", with(&["Transfer-Encoding: chunked"], b"1\r\n{}\r\n0\r\n\r\n")),
-        ("not chunked at all", with(&["Transfer-Encoding: chunked"], plain)),
+        ("not chunked at all", with(&["Transfer-Encoding: chunked"], &[plain, b"\r\n"].concat())),
         ("a header beyond 64 KiB", with(&[&big, &length], plain)),
         ("headers beyond 64 KiB", with(&many, plain)),
         ("a header without a colon", with(&["no colon here", &length], plain)),
@@ -230,7 +254,10 @@ fn a_head_that_contradicts_itself_or_is_none_cannot_be_read() {
         ("HTTP/2.0 in words", [b"HTTP/2.0 200 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat()),
         ("HTTP/0.9", plain.to_vec()),
         ("a status of two digits", [b"HTTP/1.1 20 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat()),
-        ("a status of four digits", [b"HTTP/1.1 2000 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat()),
+        (
+            "a status of four digits",
+            [b"HTTP/1.1 2000 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat(),
+        ),
         ("status 099", [b"HTTP/1.1 099 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat()),
         ("status 000", [b"HTTP/1.1 000 OK\r\n".as_slice(), length.as_bytes(), b"\r\n\r\n", plain].concat()),
     ];

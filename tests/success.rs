@@ -10,11 +10,7 @@ use arctos_tests::stage::{Stage, Table, config, config_tls};
 use arctos_tests::tls::{Authority, Identity, Version};
 
 fn stages() -> Vec<(&'static str, Stage)> {
-    vec![
-        ("http", Stage::http()),
-        ("TLS 1.2", Stage::https(Version::Tls12)),
-        ("TLS 1.3", Stage::https(Version::Tls13)),
-    ]
+    vec![("http", Stage::http()), ("TLS 1.2", Stage::https(Version::Tls12)), ("TLS 1.3", Stage::https(Version::Tls13))]
 }
 
 /// One case: the answer comes as `script` sends it, and the caller gets `body`.

@@ -17,7 +17,7 @@ fn refused(case: &str, identity: Identity, trusted: &Authority, signer: &Authori
     let done = stage.run(&format!("{case}, {:?}", identity.version), TLS_NOT_CREATED, |_| Script::request());
     assert_eq!(done.seen.request_bytes(), 0, "{case}");
     assert!(!done.seen.handshaken, "{case}: the client finished the handshake");
-    assert_eq!(done.reply.json()["host"], name);
+    assert_eq!(done.reply.json()["host"], format!("{name}:{}", stage.server.address().port()), "{case}");
 }
 
 #[test]
@@ -52,7 +52,13 @@ fn other_roots_do_not_know_the_authority() {
 fn the_right_certificate_is_accepted_after_a_wrong_one() {
     // The client of the right server is not affected by what it was shown before.
     let authority = Authority::new();
-    refused("expired", Identity { expired: true, ..Identity::right(Version::Tls13) }, &authority, &authority, "localhost");
+    refused(
+        "expired",
+        Identity { expired: true, ..Identity::right(Version::Tls13) },
+        &authority,
+        &authority,
+        "localhost",
+    );
     let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(Version::Tls13))));
     let client = Owned::new(&config_tls(&server.base_url_as("localhost"), &authority));
     Stage::of(server, client).run("the right one", MADE, |number| {

@@ -7,7 +7,7 @@ use arctos_tests::api::{Owned, arctos, task};
 use arctos_tests::expected::MADE;
 use arctos_tests::http::{Framing, Request, answer, success_body};
 use arctos_tests::server::{Script, Server};
-use arctos_tests::stage::{Stage, TOKEN, config, config_tls, with};
+use arctos_tests::stage::{Stage, TOKEN, config, config_tls};
 use arctos_tests::tls::{Authority, Identity, Version};
 use serde_json::json;
 
@@ -222,7 +222,7 @@ fn a_new_token_is_used_by_the_next_call() {
     assert_eq!(sent(&stage, task).header("Authorization"), Some("Bearer another-token"));
 }
 
-/// The child of the test below: one call with the configuration from its arguments.
+/// Where the child of the test below finds its configuration.
 const CONFIG: &str = "ARCTOS_TEST_CHILD_CONFIG";
 
 #[test]
@@ -241,7 +241,7 @@ fn proxies_of_the_environment_are_not_used() {
         server.next(made("CHILD"));
         let config = match secure {
             true => config_tls(&server.base_url(), &authority),
-            false => with(config(&server.base_url()), json!({})),
+            false => config(&server.base_url()),
         };
         let mut child = Command::new(std::env::current_exe().expect("this test"));
         child.args(["--exact", "proxies_of_the_environment_are_not_used", "--nocapture"]);

@@ -8,3 +8,4 @@ pub mod server;
 pub mod stage;
 pub mod sys;
 pub mod tls;
+pub mod tools;

@@ -114,9 +114,21 @@ impl Stage {
         task: &str,
         script: Script,
     ) -> Result<Done, String> {
+        self.attempt_call(case, expected, number, script, |client| client.add(task))
+    }
+
+    /// One case whose call the test makes itself.
+    pub fn attempt_call(
+        &self,
+        case: &str,
+        expected: Expected,
+        number: &str,
+        script: Script,
+        call: impl FnOnce(&Owned) -> Reply,
+    ) -> Result<Done, String> {
         let from = self.server.connections();
         self.server.next(script);
-        let reply = self.client.add(task);
+        let reply = call(&self.client);
         let done = self.judge(from, number, expected, reply.clone());
         done.map_err(|wrong| format!("{case}: {wrong}\n  expected {expected:?}\n  {reply:?}"))
     }

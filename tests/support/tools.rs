@@ -1,0 +1,112 @@
+//! Programs that tests need beyond Rust: compilers, and the small C hosts of `tests/c` that they build.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::api::{library_path, root};
+
+/// Where the program `name` is, which Debian's `package` brings. When it is not installed, one line on standard error
+/// says that `what` is skipped, and the caller returns; where `CI` is `true`, a missing tool is a failure.
+#[track_caller]
+pub fn tool(what: &str, name: &str, package: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_program(file));
+    if found.is_none() {
+        let line = format!("skipped: {what}: {name} is not installed (Debian package {package})");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{line}");
+        // Not by `eprintln!`, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+    found
+}
+
+fn is_program(file: &Path) -> bool {
+    file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}
+
+/// The C compiler: `CC`, or `cc`.
+pub fn cc() -> PathBuf {
+    std::env::var_os("CC").unwrap_or_else(|| "cc".into()).into()
+}
+
+/// The file of a C program in `tests/c`.
+pub fn source(name: &str) -> PathBuf {
+    root().join("tests/c").join(name).with_extension("c")
+}
+
+/// A C program with the header's folder, ready for what it is to be compiled to.
+pub fn compiler(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]).arg(root().join("include"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that must succeed, and gives what it printed.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, both(&output));
+    output
+}
+
+/// What a command printed, for a message.
+pub fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A C program that uses the library, in a folder of its own.
+pub struct Host {
+    folder: TempDir,
+}
+
+impl Host {
+    /// Builds a program of `tests/c` with the shared library.
+    #[track_caller]
+    pub fn new(name: &str) -> Host {
+        let library = library_path()
+            .canonicalize()
+            .unwrap_or_else(|error| panic!("{}: {error}; run `make build` first", library_path().display()));
+        let mut search = OsString::from("-Wl,-rpath,");
+        search.push(library.parent().expect("a file has a folder"));
+        Host::linked(name, |command| command.arg(&library).arg(&search).args(["-lpthread", "-ldl"]))
+    }
+
+    /// Builds a program of `tests/c` with what `link` adds to the compiler's command.
+    #[track_caller]
+    pub fn linked(name: &str, link: impl FnOnce(&mut Command) -> &mut Command) -> Host {
+        let host = Host { folder: TempDir::new().expect("a folder") };
+        let mut command = compiler(&cc());
+        command.args(["-std=gnu99", "-g", "-o"]).arg(host.program()).arg(source(name));
+        succeed(link(&mut command));
+        host
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("program")
+    }
+
+    /// The folder that the program runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The program, ready to be run in its folder.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command.current_dir(self.folder()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program, which must exit with 0 and be silent.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) {
+        let output = succeed(self.command().args(arguments));
+        assert_eq!(both(&output), "", "it must print nothing");
+    }
+}
