@@ -1,14 +1,17 @@
 //! The C and the Python caller say the truth to whoever starts them: by exit code, standard output and one line
 //! on standard error, whatever the server does.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
 use arctos_tests::api::{library_path, root};
+use arctos_tests::tools::{cc, compiler, succeed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -62,21 +65,17 @@ impl Callers {
         let folder = TempDir::new().expect("a temporary folder");
         let library = fs::canonicalize(library_path())
             .unwrap_or_else(|error| panic!("{}: {error}; run `make build` first", library_path().display()));
-        let mut search_path = std::ffi::OsString::from("-Wl,-rpath,");
-        search_path.push(library.parent().expect("a file has a folder"));
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let built = Command::new(compiler)
-            .args(["-std=c89", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-long-long"])
-            .arg("-I")
-            .arg(root().join("include"))
-            .arg(root().join("examples/c/add_task.c"))
-            .arg(&library)
-            .arg(search_path)
-            .arg("-o")
-            .arg(folder.path().join("add_task"))
-            .output()
-            .expect("a C compiler");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let mut search = OsString::from("-Wl,-rpath,");
+        search.push(library.parent().expect("a file has a folder"));
+        succeed(
+            compiler(&cc())
+                .args(["-std=c89", "-Wno-long-long"])
+                .arg(root().join("examples/c/add_task.c"))
+                .arg(&library)
+                .arg(search)
+                .arg("-o")
+                .arg(folder.path().join("add_task")),
+        );
         Callers { folder }
     }
 
@@ -159,6 +158,7 @@ impl Sandbox {
         let program = root().join("target/debug/arctos-sandbox");
         let folder = TempDir::new().expect("a temporary folder");
         let ca_file = tls.then(|| folder.path().join("ca.pem"));
+        let complaints = folder.path().join("stderr");
         let mut command = Command::new(&program);
         command.args(["--listen", "127.0.0.1:0", "--token", TOKEN, "--slow-ms", SLOW_MS]);
         if let Some(ca_file) = &ca_file {
@@ -167,12 +167,15 @@ impl Sandbox {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(fs::File::create(&complaints).expect("a file"))
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}; `make test` builds it", program.display()));
         let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
         let mut line = String::new();
         output.read_line(&mut line).expect("the sandbox prints its address");
-        let base_url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line:?}"));
+        let base_url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| {
+            panic!("the sandbox printed {line:?} and {}", fs::read_to_string(&complaints).expect("a file"))
+        });
         let (scheme, address) = base_url.split_once("://").expect("a URL");
         assert_eq!(scheme, if tls { "https" } else { "http" });
         let sandbox = Sandbox {
@@ -226,7 +229,11 @@ impl Drop for Sandbox {
 /// The JSON that the server has at `path`.
 fn get(stream: &mut (impl Read + Write), path: &str) -> Value {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\n\r\n").expect("the request goes out");
-    let mut reader = BufReader::new(stream);
+    serde_json::from_slice(&read_body(&mut BufReader::new(stream))).expect("JSON")
+}
+
+/// Reads the head of a message and gives its body.
+fn read_body(reader: &mut impl BufRead) -> Vec<u8> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -241,7 +248,15 @@ fn get(stream: &mut (impl Read + Write), path: &str) -> Value {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("a whole body");
-    serde_json::from_slice(&body).expect("JSON")
+    body
+}
+
+/// Reads one request and answers it with `body`.
+fn answer(stream: &mut TcpStream, body: &str) {
+    let mut reader = BufReader::new(&mut *stream);
+    read_body(&mut reader);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("the answer goes out");
 }
 
 /// Every test number of the sandbox, by both callers.
@@ -283,6 +298,28 @@ fn every_number_of_the_sandbox_over_http() {
 #[test]
 fn every_number_of_the_sandbox_over_https() {
     every_number(true);
+}
+
+#[test]
+fn what_the_server_says_is_shown_in_one_line() {
+    let callers = Callers::new();
+    for language in LANGUAGES {
+        for (body, word, exit, said) in [
+            (r#"{"status":0,"message":"no\nsuch\u001b[31m branch"}"#, "ARCTOS_FAILED", NOT_MADE, "no such [31m branch"),
+            (r#"{"status":2,"message":"a\r\u007fb","info":{"task_num":7}}"#, "warning", MADE, "a  b"),
+        ] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let base_url = format!("http://{}", listener.local_addr().expect("an address"));
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                answer(&mut stream, body);
+            });
+            let end = End::of(&mut callers.command(language, &base_url, "said-1", None));
+            server.join().expect("the server saw one request");
+            end.check(exit, word, Some("7"));
+            assert!(end.stderr.contains(said), "{end:?}");
+        }
+    }
 }
 
 #[test]
@@ -345,6 +382,10 @@ fn an_argument_that_is_missing_or_wrong_makes_nothing() {
         end.check(NOT_MADE, "ARCTOS_BAD_CONFIG", None);
         let end = End::of(&mut callers.command(language, "http://127.0.0.1:1", "", None));
         end.check(NOT_MADE, "ARCTOS_BAD_TASK", None);
+
+        let ca_file = Path::new(OsStr::from_bytes(b"\xff"));
+        let end = End::of(&mut callers.command(language, "https://127.0.0.1:1", "wrong-1", Some(ca_file)));
+        end.check(NOT_MADE, "ARCTOS_BAD_", None);
     }
 }
 

@@ -113,6 +113,7 @@ fn open(call: &Call, host: &str, port: u16) -> Result<TcpStream, Cause> {
         match connect(*address, left / others) {
             Ok(socket) => return Ok(socket),
             Err(_) if Instant::now() >= until => return Err(Cause::Deadline(limit)),
+            Err(error) if address.ip().to_string() == host => failed = Cause::Connect(error.to_string()),
             Err(error) => failed = Cause::Connect(format!("{address}: {error}")),
         }
     }

@@ -1,0 +1,61 @@
+"""Makes arctos video appointments through the arctos C library.
+
+    with arctos.Client(base_url="https://arctos.bank.example", token=token) as client:
+        answer = client.task_add(business_id=15, out_task_num="BR0943-187", ...)
+
+Every failure of ``task_add`` is an ArctosError whose ``outcome`` says whether the appointment was made.
+The library is loaded when it is first used.
+"""
+
+from ._client import Client, abi_version, task_check, version
+from ._errors import (
+    ArctosError,
+    BadArgument,
+    BadConfig,
+    BadResponse,
+    BadTask,
+    Broken,
+    Busy,
+    Connect,
+    Failed,
+    Forbidden,
+    Internal,
+    NotFound,
+    NoValue,
+    Outcome,
+    Rejected,
+    ServerError,
+    Timeout,
+    Tls,
+)
+from ._library import LoadError
+
+__all__ = [
+    "ArctosError",
+    "BadArgument",
+    "BadConfig",
+    "BadResponse",
+    "BadTask",
+    "Broken",
+    "Busy",
+    "Client",
+    "Connect",
+    "Failed",
+    "Forbidden",
+    "Internal",
+    "LoadError",
+    "NoValue",
+    "NotFound",
+    "Outcome",
+    "Rejected",
+    "ServerError",
+    "Timeout",
+    "Tls",
+    "abi_version",
+    "task_check",
+    "version",
+]
+
+# Names in tracebacks and pickles are those that callers import.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -1,0 +1,196 @@
+"""The client."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Union
+
+from . import _codes, _json, _library
+from ._errors import ArctosError, BadResponse, Outcome, failure, refusal
+
+Task = Union[Mapping[str, Any], str]
+
+
+class Client:
+    """Makes appointments at one server. Any number of threads may use one client at once.
+
+    The keywords are the keys of the library's configuration; the library checks them, and fills in
+    the default of each one that is left out or None. Use it in a ``with`` statement, or ``close()`` it.
+
+    Raises BadConfig, whose ``problems`` lists everything that is wrong, and LoadError.
+    """
+
+    config: dict[str, Any]
+    """The configuration in force when the client was made, defaults filled in, secrets masked."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        allow_http: bool | None = None,
+        token: str | None = None,
+        timeout_ms: int | None = None,
+        connect_timeout_ms: int | None = None,
+        max_response_bytes: int | None = None,
+        tls: Mapping[str, Any] | None = None,
+        strict: bool | None = None,
+        user_agent: str | None = None,
+        keep_bodies: bool | None = None,
+    ) -> None:
+        config = {
+            "base_url": base_url,
+            "allow_http": allow_http,
+            "token": token,
+            "timeout_ms": timeout_ms,
+            "connect_timeout_ms": connect_timeout_ms,
+            "max_response_bytes": max_response_bytes,
+            "tls": None if tls is None else dict(tls),
+            "strict": strict,
+            "user_agent": user_agent,
+            "keep_bodies": keep_bodies,
+        }
+        given = {key: value for key, value in config.items() if value is not None}
+        text = _encode(given, "the configuration", _codes.BAD_CONFIG)
+        library = _library.library()
+        handle = ctypes.c_void_p()
+        reply = library.call(library.client_new, text, ctypes.byref(handle))
+        if reply.code != _codes.OK:
+            raise _failure(library, reply, Outcome.NOT_CREATED)
+        self._library = library
+        self._handle = handle
+        # Unlike __del__, this runs at most once, and at the interpreter's end while ctypes still works.
+        self._release = weakref.finalize(self, library.client_free, handle)
+        self.config = _json.decode(_given(reply))
+
+    def task_add(self, task: Task | None = None, /, **fields: Any) -> dict[str, Any]:
+        """Makes one appointment and gives the server's answer, whose ``info.task_num`` is its number.
+
+        The task is a mapping, a JSON text or keyword arguments, under the names of the vendor's page.
+        An answer with ``status`` 2 carries a warning: the appointment is made.
+
+        Raises ArctosError, whose ``outcome`` says whether the appointment was made. An exception of
+        another kind that a signal handler raises during the call, such as KeyboardInterrupt, says
+        nothing: treat it as UNKNOWN.
+        """
+        text = _encode_task(task, fields)
+        reply = self._library.call(self._library.task_add, self._handle, text)
+        if reply.code != _codes.OK:
+            raise _failure(self._library, reply, reply.outcome)
+        answer = _decode_object(reply.text)
+        if answer is None:
+            raise BadResponse(
+                "the appointment was made, but its answer is too deeply nested, or there was no memory to hold it",
+                _codes.BAD_RESPONSE,
+                _codes.NAMES[_codes.BAD_RESPONSE],
+                Outcome.CREATED,
+            )
+        return answer
+
+    def set_token(self, token: str) -> None:
+        """Replaces the token for the calls that begin from now on. Raises BadArgument; the old token then stays."""
+        if not isinstance(token, str):
+            raise TypeError(f"the token must be a str, not {type(token).__name__}")
+        text = _utf8(token, "the token", _codes.BAD_ARGUMENT)
+        reply = self._library.call(self._library.client_set_token, self._handle, text)
+        if reply.code != _codes.OK:
+            raise _failure(self._library, reply, Outcome.NOT_CREATED)
+
+    def close(self) -> None:
+        """Releases the client; calls that other threads are in go on to their end. Closing again does nothing."""
+        self._release()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._release.alive else " closed"
+        return f"<arctos.Client {self.config.get('base_url')!r}{state}>"
+
+
+def task_check(task: Task | None = None, /, **fields: Any) -> dict[str, Any]:
+    """Applies the rules of ``task_add`` and sends nothing.
+
+    Gives what would be sent (``path``, ``body``) and ``notes`` on fields that the vendor does not
+    document. Raises BadTask, whose ``problems`` lists everything that is wrong.
+    """
+    text = _encode_task(task, fields)
+    library = _library.library()
+    reply = library.call(library.task_check, text)
+    if reply.code != _codes.OK:
+        raise _failure(library, reply, Outcome.NOT_CREATED)
+    checked: dict[str, Any] = _json.decode(_given(reply))
+    return checked
+
+
+def version() -> str:
+    """The version of the library."""
+    return _library.library().version()
+
+
+def abi_version() -> int:
+    """The version of the library's C interface."""
+    abi: int = _library.library().abi_version()
+    return abi
+
+
+def _failure(library: _library.Library, reply: _library.Reply, outcome: Outcome) -> ArctosError:
+    return failure(reply.code, library.code_name(reply.code), reply.text, outcome)
+
+
+def _given(reply: _library.Reply) -> str:
+    if reply.text is None:
+        raise MemoryError("no memory was left for a text of the arctos library")
+    return reply.text
+
+
+def _decode_object(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = None if text is None else _json.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _encode_task(task: Task | None, fields: dict[str, Any]) -> bytes:
+    if task is None:
+        task = fields
+    elif fields:
+        raise TypeError("give the task either as one argument or as keyword arguments, not both")
+    if isinstance(task, str):
+        return _utf8(task, "the task", _codes.BAD_TASK)
+    if isinstance(task, Mapping):
+        return _encode(dict(task), "the task", _codes.BAD_TASK)
+    raise TypeError(f"the task must be a mapping or a JSON text, not {type(task).__name__}")
+
+
+def _encode(value: dict[str, Any], what: str, code: int) -> bytes:
+    try:
+        text = _json.encode(value)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    else:
+        return _utf8(text, what, code)
+    raise refusal(code, f"{what} cannot be written as JSON: {reason}")
+
+
+def _utf8(text: str, what: str, code: int) -> bytes:
+    """The text as C takes it, or a refusal where C would read another text than the caller meant."""
+    if "\0" in text:
+        raise refusal(code, f"{what} holds a NUL character")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Raised below: the UnicodeEncodeError carries the whole text, which may hold a secret.
+        pass
+    raise refusal(code, f"{what} holds half of a surrogate pair, which is no character")

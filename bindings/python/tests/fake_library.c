@@ -1,0 +1,87 @@
+/* A library with the names of arctos.h that says what a test tells it to, and counts what it handed out.
+   The test builds it with -DABI=<version>. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int32_t next_code;
+static int32_t next_outcome;
+static char *next_text;
+static int texts;
+static int clients;
+
+void fake_next(int32_t code, const char *text, int32_t outcome)
+{
+    free(next_text);
+    next_text = text == NULL ? NULL : strdup(text);
+    next_code = code;
+    next_outcome = outcome;
+}
+
+int fake_texts(void) { return texts; }
+int fake_clients(void) { return clients; }
+
+static int32_t reply(char **answer)
+{
+    *answer = next_text == NULL ? NULL : strdup(next_text);
+    texts += *answer != NULL;
+    return next_code;
+}
+
+uint32_t arctos_abi_version(void) { return ABI; }
+
+#if ABI == 1
+const char *arctos_version(void) { return "fake"; }
+
+const char *arctos_code_name(int32_t code)
+{
+    (void)code;
+    return "ARCTOS_FAKE";
+}
+
+void arctos_free(char *text)
+{
+    texts -= text != NULL;
+    free(text);
+}
+
+int32_t arctos_outcome(int32_t code, const char *answer)
+{
+    (void)code, (void)answer;
+    return next_outcome;
+}
+
+int32_t arctos_client_new(const char *config, void **client, char **answer)
+{
+    int32_t code = reply(answer);
+    (void)config;
+    *client = code == 0 ? malloc(1) : NULL;
+    clients += *client != NULL;
+    return code;
+}
+
+void arctos_client_free(void *client)
+{
+    clients -= client != NULL;
+    free(client);
+}
+
+int32_t arctos_client_set_token(void *client, const char *token, char **answer)
+{
+    (void)client, (void)token;
+    return reply(answer);
+}
+
+int32_t arctos_task_add(void *client, const char *task, char **answer)
+{
+    (void)client, (void)task;
+    return reply(answer);
+}
+
+int32_t arctos_task_check(const char *task, char **answer)
+{
+    (void)task;
+    return reply(answer);
+}
+#endif

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Shows the C and the Python caller at work against the sandbox, over http and https.
+
+`make demo` builds what this needs and runs it. Ends with 0 when every program ended, and every
+appointment was made or not made, as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ROOT / "target" / "release"
+TOKEN = "demo-token"
+# Long enough for a busy machine, short enough to notice that something hangs.
+PATIENCE = 60
+
+
+class Case(NamedTuple):
+    """One thing to show: the first word of the number tells the sandbox how to behave."""
+
+    title: str
+    word: str
+    exit_code: int
+    made: bool
+
+
+CASES = [
+    Case("success", "demo", 0, True),
+    Case("warning", "warn", 0, True),
+    Case("refusal", "fail", 2, False),
+    Case("unknown outcome", "reset-after", 3, True),
+]
+
+
+class Failure(Exception):
+    """Why the demonstration cannot go on."""
+
+
+def build_c_caller(folder: Path) -> Path:
+    """Compiles the C caller against the built library."""
+    compiler = os.environ.get("CC", "cc")
+    if shutil.which(compiler) is None:
+        raise Failure(f"there is no C compiler ({compiler}): install the package gcc")
+    program = folder / "add_task"
+    source = ROOT / "examples" / "c" / "add_task.c"
+    command: list[str | Path] = [compiler, "-o", program, source, "-I", ROOT / "include"]
+    command += ["-L", LIBRARIES, "-larctos", f"-Wl,-rpath,{LIBRARIES}"]
+    if subprocess.run(command).returncode != 0:
+        raise Failure("the C caller could not be compiled; `make build` builds the library that it needs")
+    return program
+
+
+class Sandbox:
+    """A sandbox on a free port, stopped at the end of the with statement."""
+
+    def __init__(self, program: Path, ca_file: Path | None) -> None:
+        self.ca_file = ca_file
+        command: list[str | Path] = [program, "--listen", "127.0.0.1:0", "--token", TOKEN]
+        if ca_file is not None:
+            command += ["--tls", "--ca-file", ca_file]
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise Failure(f"the sandbox cannot be started: {error}; `make demo` builds it") from None
+
+    def __enter__(self) -> Sandbox:
+        try:
+            assert self.process.stdout is not None
+            line = self.process.stdout.readline()
+            self.base_url: str = line.rpartition(" ")[2].strip()
+            if not line.startswith("listening on "):
+                raise Failure(f"the sandbox did not start: {line!r}")
+            # It prints each appointment, and must not have to wait for a reader.
+            self.drain = threading.Thread(target=self.process.stdout.read)
+            self.drain.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self.drain.join()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def transport(self) -> str:
+        return self.base_url.partition(":")[0]
+
+    def task_nums(self, out_task_num: str) -> list[str]:
+        """The task numbers of the appointments that were made for a number of ours."""
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.ca_file is not None:
+            context = ssl.create_default_context(cafile=str(self.ca_file))
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        url = self.base_url + "/sandbox/appointments"
+        with urllib.request.build_opener(*handlers).open(url, timeout=PATIENCE) as answer:
+            appointments: list[dict[str, Any]] = json.load(answer)["appointments"]
+        return [made["task_num"] for made in appointments if made["out_task_num"] == out_task_num]
+
+
+def c_command(program: Path, sandbox: Sandbox, number: str) -> list[str]:
+    ca_file = [] if sandbox.ca_file is None else [str(sandbox.ca_file)]
+    return [str(program), sandbox.base_url, number, *ca_file]
+
+
+def python_command(sandbox: Sandbox, number: str) -> list[str]:
+    ca_file = [] if sandbox.ca_file is None else ["--ca-file", str(sandbox.ca_file)]
+    program = ROOT / "examples" / "python" / "add_task.py"
+    return [sys.executable, str(program), "--base-url", sandbox.base_url, "--number", number, *ca_file]
+
+
+def show(caller: str, command: list[str], sandbox: Sandbox, case: Case, number: str) -> bool:
+    """Runs a caller, prints its row, and tells whether all was as it should be."""
+    environment = {**os.environ, "ARCTOS_TOKEN": TOKEN}
+    # Both callers use the library that was built here.
+    environment.pop("ARCTOS_LIBRARY", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    made = sandbox.task_nums(number)
+
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    wrong = []
+    if done.returncode != case.exit_code:
+        wrong.append(f"the exit code should be {case.exit_code}")
+    if len(made) != int(case.made):
+        wrong.append(f"the sandbox made {len(made)} appointments, not {int(case.made)}")
+    if done.stdout != (f"{made[0]}\n" if case.exit_code == 0 and made else ""):
+        wrong.append(f"standard output should be the number of the appointment alone; made: {made}")
+
+    print_row(caller, sandbox.transport, case.title, str(done.returncode), said + [f"WRONG: {what}" for what in wrong])
+    return not wrong
+
+
+def print_row(caller: str, transport: str, title: str, exit_code: str, said: list[str]) -> None:
+    lines = [part for line in said for part in textwrap.wrap(line, 66, break_long_words=False)] or [""]
+    print(f"{caller:<8}{transport:<7}{title:<17}{exit_code:<6}{lines[0]}")
+    for line in lines[1:]:
+        print(" " * 38 + line)
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sandbox_program = ROOT / "target" / "debug" / "arctos-sandbox"
+    parser.add_argument("--sandbox", type=Path, default=sandbox_program, help="the built arctos-sandbox")
+    arguments = parser.parse_args()
+
+    right = True
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            program = build_c_caller(folder)
+            with Sandbox(arguments.sandbox, None) as http, Sandbox(arguments.sandbox, folder / "ca.pem") as https:
+                print_row("caller", "over", "what happens", "exit", ["what the program said"])
+                for case in CASES:
+                    for sandbox in (http, https):
+                        number = f"{case.word}-c-{sandbox.transport}"
+                        right &= show("C", c_command(program, sandbox, number), sandbox, case, number)
+                        number = f"{case.word}-python-{sandbox.transport}"
+                        right &= show("Python", python_command(sandbox, number), sandbox, case, number)
+    except (Failure, subprocess.TimeoutExpired) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    print(
+        "\nEvery program ended as it should, and the sandbox made what it should."
+        if right
+        else "\nSomething was not as it should be; see WRONG above."
+    )
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
