@@ -1,0 +1,52 @@
+/* Uses every function of the interface. Compiles as C89 and as C++98; prints the library's version. */
+
+#include <arctos.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static int failed(const char *what)
+{
+    fprintf(stderr, "not so: %s\n", what);
+    return 1;
+}
+
+int main(void)
+{
+    arctos_client *client = NULL;
+    char *answer = NULL;
+    char *task = NULL;
+    arctos_code code;
+    arctos_outcome_code outcome;
+
+    if (arctos_abi_version() != ARCTOS_ABI_VERSION)
+        return failed("arctos_abi_version");
+    if (strcmp(arctos_code_name(ARCTOS_BAD_TASK), "ARCTOS_BAD_TASK") != 0)
+        return failed("arctos_code_name");
+
+    if (arctos_json_set(&task, "/business_id", "15") != ARCTOS_OK)
+        return failed("arctos_json_set");
+    if (arctos_json_set_text(&task, "/out_task_num", "BR0943-187") != ARCTOS_OK)
+        return failed("arctos_json_set_text");
+    if (arctos_json_get(task, "/out_task_num", &answer) != ARCTOS_OK || strcmp(answer, "BR0943-187") != 0)
+        return failed("arctos_json_get");
+    arctos_free(answer);
+
+    /* Fields are missing: nothing can be sent. */
+    if (arctos_task_check(task, NULL) != ARCTOS_BAD_TASK)
+        return failed("arctos_task_check");
+    if (arctos_client_new("{\"base_url\":\"http://127.0.0.1:1\"}", &client, NULL) != ARCTOS_OK)
+        return failed("arctos_client_new");
+    if (arctos_client_set_token(client, "a-token", NULL) != ARCTOS_OK)
+        return failed("arctos_client_set_token");
+    code = arctos_task_add(client, task, &answer);
+    outcome = arctos_outcome(code, answer);
+    if (code != ARCTOS_BAD_TASK || outcome != ARCTOS_NOT_CREATED)
+        return failed("arctos_task_add");
+
+    arctos_free(answer);
+    arctos_free(task);
+    arctos_client_free(client);
+    printf("%s\n", arctos_version());
+    return 0;
+}

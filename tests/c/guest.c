@@ -1,0 +1,155 @@
+/*
+ * A host that looks at its own process before and after it has used the library in every way: the library is a guest
+ * and leaves everything as it was. Arguments: the configuration of a server that makes appointments, and any number of
+ * configurations with which the call fails.
+ */
+
+#define _GNU_SOURCE
+#include "check.h"
+
+#include <arctos.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char TASK[] =
+    "{\"business_id\":15,\"out_task_num\":\"GUEST\",\"task_type\":\"normal\",\"branch_code\":943,"
+    "\"room_type\":\"realtime\",\"video\":true}";
+
+#define MOST_SIGNALS 65
+#define MOST_VARIABLES 1024
+
+struct process {
+    struct sigaction actions[MOST_SIGNALS];
+    sigset_t mask;
+    mode_t umask;
+    char folder[4096];
+    char locale[4096];
+    char *environment[MOST_VARIABLES];
+    int descriptors;
+    int stdout_flags;
+    int stderr_flags;
+};
+
+static int open_descriptors(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+
+    CHECK(folder != NULL);
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+static void look(struct process *process)
+{
+    int number;
+    size_t index;
+
+    memset(process, 0, sizeof *process);
+    for (number = 1; number < MOST_SIGNALS; number++)
+        sigaction(number, NULL, &process->actions[number]);
+    CHECK(sigprocmask(SIG_SETMASK, NULL, &process->mask) == 0);
+    process->umask = umask(0);
+    umask(process->umask);
+    CHECK(getcwd(process->folder, sizeof process->folder) != NULL);
+    strncpy(process->locale, setlocale(LC_ALL, NULL), sizeof process->locale - 1);
+    for (index = 0; environ[index] != NULL; index++) {
+        CHECK(index < MOST_VARIABLES);
+        process->environment[index] = strdup(environ[index]);
+    }
+    process->descriptors = open_descriptors();
+    process->stdout_flags = fcntl(STDOUT_FILENO, F_GETFL);
+    process->stderr_flags = fcntl(STDERR_FILENO, F_GETFL);
+}
+
+static void compare(const struct process *before, const struct process *after)
+{
+    int number;
+    size_t index;
+
+    for (number = 1; number < MOST_SIGNALS; number++) {
+        CHECK(before->actions[number].sa_handler == after->actions[number].sa_handler);
+        CHECK(before->actions[number].sa_flags == after->actions[number].sa_flags);
+        CHECK(sigismember(&before->mask, number) == sigismember(&after->mask, number));
+    }
+    CHECK(before->umask == after->umask);
+    CHECK(strcmp(before->folder, after->folder) == 0);
+    CHECK(strcmp(before->locale, after->locale) == 0);
+    for (index = 0; index < MOST_VARIABLES; index++) {
+        CHECK((before->environment[index] == NULL) == (after->environment[index] == NULL));
+        if (before->environment[index] == NULL)
+            break;
+        CHECK(strcmp(before->environment[index], after->environment[index]) == 0);
+    }
+    CHECK(before->descriptors == after->descriptors);
+    CHECK(before->stdout_flags == after->stdout_flags);
+    CHECK(before->stderr_flags == after->stderr_flags);
+}
+
+static void misuse(void)
+{
+    arctos_client *client = NULL;
+    char *text = NULL;
+
+    CHECK(arctos_client_new(NULL, &client, NULL) == ARCTOS_BAD_ARGUMENT);
+    CHECK(arctos_client_new("{", &client, NULL) == ARCTOS_BAD_CONFIG);
+    CHECK(arctos_client_new("{\"base_url\":\"x\",\"retries\":1}", &client, &text) == ARCTOS_BAD_CONFIG);
+    arctos_free(text);
+    CHECK(arctos_client_new("{\"base_url\":\"https://h\",\"tls\":{\"roots\":\"file\",\"ca_file\":\"/none\"}}", &client, NULL) ==
+          ARCTOS_BAD_CONFIG);
+    CHECK(arctos_task_add((arctos_client *)12345, TASK, NULL) == ARCTOS_BAD_ARGUMENT);
+    CHECK(arctos_task_check("\xff", &text) == ARCTOS_BAD_ARGUMENT);
+    arctos_free(text);
+    CHECK(arctos_task_check("[]", NULL) == ARCTOS_BAD_TASK);
+    CHECK(arctos_json_get("{}", "/a", NULL) == ARCTOS_NO_VALUE);
+    text = NULL;
+    CHECK(arctos_json_set(&text, "a", "1") == ARCTOS_BAD_ARGUMENT);
+    arctos_free((char *)"a stranger");
+    arctos_client_free((arctos_client *)12345);
+}
+
+static void call(const char *config, int made)
+{
+    arctos_client *client = NULL;
+    char *answer = NULL;
+    arctos_code code;
+
+    CHECK(arctos_client_new(config, &client, &answer) == ARCTOS_OK);
+    arctos_free(answer);
+    code = arctos_task_add(client, TASK, &answer);
+    CHECK((code == ARCTOS_OK) == made);
+    CHECK(answer != NULL);
+    arctos_free(answer);
+    arctos_client_free(client);
+}
+
+static void use(int count, char **arguments)
+{
+    int index;
+
+    misuse();
+    call(arguments[1], 1);
+    for (index = 2; index < count; index++)
+        call(arguments[index], 0);
+}
+
+static struct process before, after;
+
+int main(int count, char **arguments)
+{
+    CHECK(count > 2);
+    CHECK(setlocale(LC_ALL, "") != NULL);
+    umask(037);
+    look(&before);
+    use(count, arguments);
+    look(&after);
+    compare(&before, &after);
+    return 0;
+}
