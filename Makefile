@@ -14,9 +14,18 @@ help:
 	@echo 'make header   write include/arctos.h after a change of src/ffi'
 	@echo 'make check    formatting, lints, and whether include/arctos.h is up to date'
 
-# Both crate types are asked for by name: with the rlib among them, cargo leaves LTO out without a word.
+CARGO_HOME ?= $(HOME)/.cargo
+
+# Both crate types are asked for by name: with the rlib among them, cargo leaves LTO out without a word. No path of
+# the machine that builds them stays in the libraries.
 build: need-rust need-cc
-	$(CARGO) rustc --locked --release --lib --package arctos --crate-type cdylib,staticlib
+	@$(CARGO) fetch --locked --quiet
+	@rust="$(RUSTFLAGS) --remap-path-prefix=$(CURDIR)=arctos"; c="$(CFLAGS) -ffile-prefix-map=$(CURDIR)=arctos"; \
+	for folder in $(CARGO_HOME)/registry/src/*; do \
+		rust="$$rust --remap-path-prefix=$$folder=crates"; c="$$c -ffile-prefix-map=$$folder=crates"; \
+	done; \
+	RUSTFLAGS="$$rust" CFLAGS="$$c" \
+		$(CARGO) rustc --locked --release --lib --package arctos --crate-type cdylib,staticlib
 
 header: need-rust need-cc
 	$(CARGO) run --locked --quiet --package arctos-header

@@ -68,12 +68,8 @@ impl Client {
     pub(crate) fn add(&self, call: &Rc<Call>, task: &str) -> Result<String, Failure> {
         call.within(self.config.timeout);
         call.set_host(&self.config.base.authority);
-        let task = Task::read(task)?;
+        let task = Task::read(task, self.config.strict)?;
         call.set_number(&task.number);
-        if self.config.strict && !task.notes.is_empty() {
-            let what = "the task is refused by a client that is strict";
-            return Err(Failure::problems(Code::BadTask, what, task.undocumented()));
-        }
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(token) = token else {
             let what = "the client has no token: give one in its configuration or set one";

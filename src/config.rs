@@ -140,7 +140,7 @@ impl Config {
             }
         };
         let mut problems = Vec::new();
-        let mut keys = Keys::new("", object, &KEYS, &mut problems);
+        let mut keys = Keys::new("", object, &KEYS, &["tls.roots", "tls.ca_file"], &mut problems);
         let allow_http = keys.boolean("allow_http", false);
         let base = keys.base_url(allow_http);
         let token = keys.secret_token();
@@ -152,25 +152,28 @@ impl Config {
         let user_agent = keys.user_agent();
         let keep_bodies = keys.boolean("keep_bodies", false);
 
-        let mut tls_keys = Keys::new("tls.", tls_object, &TLS_KEYS, &mut problems);
+        let before = problems.len();
+        let mut tls_keys = Keys::new("tls.", tls_object, &TLS_KEYS, &[], &mut problems);
         let roots = tls_keys.roots();
         let ca_file = tls_keys.string("ca_file");
         let ca_file = ca_file.as_ref().map(|path| path.as_str());
-        match (roots, ca_file) {
-            ("file", None) => tls_keys.problem("ca_file", "is missing, and required with roots \"file\""),
-            ("system" | "bundled", Some(_)) => tls_keys.problem("ca_file", "goes with roots \"file\" only"),
+        match (roots, tls_keys.get("ca_file")) {
+            (Some("file"), None) => tls_keys.problem("ca_file", "is missing, and required with roots \"file\""),
+            (Some("system" | "bundled"), Some(_)) if ca_file.is_some() => {
+                tls_keys.problem("ca_file", "goes with roots \"file\" only")
+            }
             _ => {}
         }
+        let roots = roots.unwrap_or("system");
         // A file that is named is read even where the URL is http: it will be needed, or is a mistake.
         let needs_tls = ca_file.is_some() || base.as_ref().is_some_and(|base| base.https);
         let mut tls = None;
-        if needs_tls && problems.is_empty() {
+        if needs_tls && problems.len() == before {
             match tls::client_config(roots, ca_file.map(Path::new)) {
                 Ok(config) => tls = Some(config),
                 Err(problem) => {
                     let field = if roots == "file" { "tls.ca_file" } else { "tls.roots" };
-                    let shown = ca_file.unwrap_or(roots);
-                    problems.push(Problem::new(field, problem).value(Some(shown.to_owned())));
+                    problems.push(Problem::new(field, problem).value(Some(ca_file.unwrap_or(roots).to_owned())));
                 }
             }
         }
@@ -215,19 +218,29 @@ struct Keys<'a, 'p> {
 }
 
 impl<'a, 'p> Keys<'a, 'p> {
-    /// Takes the members, and notes those that are unknown or stand twice. An unknown key's value is not shown:
-    /// it may be a secret under a misspelled name.
-    fn new(place: &'static str, members: Object<'a>, known: &[&str], problems: &'p mut Vec<Problem>) -> Keys<'a, 'p> {
+    /// Takes the members, and notes those that are unknown or stand twice; `deeper` are known names that belong
+    /// elsewhere. An unknown key's value is not shown: it may be a secret under a misspelled name.
+    fn new(
+        place: &'static str,
+        members: Object<'a>,
+        known: &[&str],
+        deeper: &[&str],
+        problems: &'p mut Vec<Problem>,
+    ) -> Keys<'a, 'p> {
+        let hints: Vec<String> = known
+            .iter()
+            .map(|name| format!("{place}{name}"))
+            .chain(deeper.iter().map(|name| (*name).to_owned()))
+            .collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
         for (index, (key, _)) in members.0.iter().enumerate() {
             let field = format!("{place}{key}");
             if !known.contains(&key.as_ref()) {
-                problems.push(Problem::new(
-                    field,
-                    match nearest(key, known) {
-                        Some(name) => format!("is not a known key; did you mean {place}{name}?"),
-                        None => format!("is not a known key; known are {}", known.join(", ")),
-                    },
-                ));
+                let problem = match nearest(&field, &hints) {
+                    Some(name) => format!("is not a known key; did you mean {name}?"),
+                    None => format!("is not a known key; known are {}", known.join(", ")),
+                };
+                problems.push(Problem::new(field, problem));
             } else if members.0[..index].iter().any(|(before, _)| before == key) {
                 problems.push(Problem::new(field, "stands twice"));
             }
@@ -314,15 +327,17 @@ impl<'a, 'p> Keys<'a, 'p> {
         Secret::token(&text).map_err(|problem| self.problem("token", problem)).ok()
     }
 
-    fn roots(&mut self) -> &'static str {
-        let Some(text) = self.string("roots") else { return "system" };
-        match ["system", "bundled", "file"].into_iter().find(|known| *known == text.as_str()) {
-            Some(known) => known,
-            None => {
-                self.problem_with("roots", "must be \"system\", \"bundled\" or \"file\"", Some(&text));
-                "system"
-            }
+    /// `None` when they are wrong.
+    fn roots(&mut self) -> Option<&'static str> {
+        if self.get("roots").is_none() {
+            return Some("system");
         }
+        let text = self.string("roots")?;
+        let known = ["system", "bundled", "file"].into_iter().find(|known| *known == text.as_str());
+        if known.is_none() {
+            self.problem_with("roots", "must be \"system\", \"bundled\" or \"file\"", Some(&text));
+        }
+        known
     }
 
     fn user_agent(&mut self) -> Option<String> {
@@ -377,18 +392,27 @@ fn base(text: &str, allow_http: bool) -> Result<Base, String> {
         Some("http") => false,
         _ => return Err(FORM.to_owned()),
     };
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let bracketed = uri.host().and_then(|host| host.strip_prefix('[')?.strip_suffix(']'));
+    let host = bracketed.or(uri.host()).unwrap_or_default().to_owned();
     // What stands after the host must be a port and nothing else; `Uri` takes "host:" and "host:99999" too.
     let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
     let port = match uri.host().and_then(|host| authority.strip_prefix(host)) {
         Some("") => Some(if https { 443 } else { 80 }),
-        Some(after) => after.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0),
+        Some(after) => after
+            .strip_prefix(':')
+            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|port| port.parse::<u16>().ok())
+            .filter(|port| *port > 0),
         None => None,
     };
     let Some(port) = port.filter(|_| !host.is_empty()) else {
         return Err(format!("{FORM}, with a port from 1 to 65535"));
     };
-    if rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
+    let named = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => rustls::pki_types::ServerName::try_from(host.as_str()).is_ok(),
+    };
+    if !named {
         return Err(format!("{FORM}, with a host name of letters, digits, hyphens and dots, or an IP address"));
     }
     let loopback = host.eq_ignore_ascii_case("localhost")
@@ -445,6 +469,8 @@ mod tests {
             "http://10.0.0.1",
             "https://ho_st!",
             "https://host:8443x",
+            "https://host:+443",
+            "https://[host]",
             "https://-",
         ] {
             assert!(base(text, false).is_err(), "{text}");

@@ -14,7 +14,8 @@ pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
             let wanted = plain(candidate);
             let distance = strsim::osa_distance(&given, &wanted);
             // A part of a name ("remark") is as good a hint as a slip of the fingers.
-            let part = given.len() >= 4 && (wanted.ends_with(&given) || wanted.starts_with(&given));
+            let part = given.len() >= 4 && (wanted.ends_with(&given) || wanted.starts_with(&given))
+                || given.strip_prefix(&wanted).is_some_and(|more| more.len() <= 3);
             let slip = distance <= 2.min(wanted.chars().count() / 3);
             (slip || part).then_some((!slip, distance, *candidate))
         })
@@ -34,6 +35,7 @@ mod tests {
         assert_eq!(nearest("taks_time", &known), Some("task_time"));
         assert_eq!(nearest("remark", &known), Some("task_remark"));
         assert_eq!(nearest("vidoe", &known), Some("video"));
+        assert_eq!(nearest("task_remarked", &known), Some("task_remark"));
         assert_eq!(nearest("ssl", &known), None);
         assert_eq!(nearest("customer", &known), None);
         assert_eq!(nearest("", &known), None);

@@ -91,3 +91,16 @@ fn a_library_that_is_opened_and_closed_again_and_again_does_no_harm() {
     let host = Host::linked("unload", |command| command.args(["-lpthread", "-ldl"]));
     host.run(&[library.to_str().expect("UTF-8")]);
 }
+
+#[test]
+fn no_path_of_the_machine_that_built_them_stands_in_the_libraries() {
+    let home = std::env::var("HOME").expect("a home");
+    let places = [root().display().to_string(), home + "/", "/registry/src/".to_owned()];
+    for name in ["libarctos.so", "libarctos.a"] {
+        let bytes = library(name);
+        for place in &places {
+            let found = bytes.windows(place.len()).any(|window| window == place.as_bytes());
+            assert!(!found, "{name} holds {place}; `make build` leaves it out");
+        }
+    }
+}

@@ -68,15 +68,15 @@ pub(crate) struct Note {
 /// # Errors
 /// [`Code::BadTask`], with everything that is wrong.
 pub fn task_check(task: &str) -> Result<Zeroizing<String>, Failure> {
-    let task = Task::read(task)?;
+    let task = Task::read(task, false)?;
     let notes = serde_json::to_string(&task.notes).expect("notes can be written as JSON");
     let whole = [r#"{"path":""#, super::PATH, r#"","body":"#, &task.body, r#","notes":"#, &notes, "}"];
     Ok(json::splice("", 0..0, &whole))
 }
 
 impl Task {
-    /// Reads a task and lists all that is wrong with it.
-    pub(crate) fn read(text: &str) -> Result<Task, Failure> {
+    /// Reads a task and lists all that is wrong with it; where that is `strict`, fields that are not documented too.
+    pub(crate) fn read(text: &str, strict: bool) -> Result<Task, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
         let Object(members) = match json::top(text) {
             Ok(Top::Object(object)) => object,
@@ -105,6 +105,7 @@ impl Task {
                         hide(value, &mut private);
                     }
                 }
+                None if strict => problems.push(Problem::new(key.clone(), note(key))),
                 None => {
                     notes.push(Note { field: key.clone().into_owned(), note: note(key) });
                     hide(value, &mut private);
@@ -149,11 +150,6 @@ impl Task {
         }
         let number = given("out_task_num").and_then(json::string).unwrap_or_default().into_owned();
         Ok(Task { body, number, notes, private })
-    }
-
-    /// The undocumented fields as problems, for a client that is `strict`.
-    pub(crate) fn undocumented(&self) -> Vec<Problem> {
-        self.notes.iter().map(|note| Problem::new(note.field.clone(), note.note.clone())).collect()
     }
 }
 
@@ -287,6 +283,10 @@ fn digits(text: &str) -> Result<(), &'static str> {
 /// The Unix seconds of an RFC 3339 time. A fraction is dropped, towards the past; second 60, which only the last
 /// minute of a day in UTC can have, is the next second.
 fn rfc_3339(text: &str) -> Option<i64> {
+    // The parser takes any sign between date and time.
+    if !text.get(10..11).is_some_and(|sign| matches!(sign, "T" | "t" | " ")) {
+        return None;
+    }
     const SECOND: Range<usize> = 17..19;
     if text.get(SECOND) == Some("60") {
         let before = format!("{}59{}", &text[..SECOND.start], &text[SECOND.end..]);
