@@ -274,6 +274,22 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const char *task_json, char **answer);
 
 /**
+ * Makes an appointment as arctos_task_add does, with options for this call.
+ *
+ * `options_json`: NULL for none, or a JSON object in UTF-8:
+ *
+ * | key | type | meaning |
+ * |---|---|---|
+ * | timeout_ms | integer | in place of the configuration's, in milliseconds, 1 to 3600000 |
+ * | call_id | string | your own name for the call, for the error document; 1 to 128 bytes, no control characters |
+ *
+ * An unknown key or a wrong value is ARCTOS_BAD_ARGUMENT, and nothing is sent. All else as for arctos_task_add.
+ *
+ *     code = arctos_task_add_with(client, task, "{\"timeout_ms\":30000,\"call_id\":\"desk-7\"}", &answer);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, const char *task_json, const char *options_json, char **answer);
+
+/**
  * Says what arctos_task_add would send, by the same rules, and sends nothing.
  *
  * `task_json`: as for arctos_task_add. Decisions 1 to 7 of docs/contract.md.
@@ -330,6 +346,44 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set(char **json, const char *poin
  * `text`: any UTF-8 text.
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_text(char **json, const char *pointer, const char *text);
+
+/**
+ * Puts a field of a fixed-length record into a JSON text as a string, in place; otherwise as arctos_json_set.
+ *
+ * `data`, `length`: the field, `length` bytes that need no NUL at their end. Blanks and NULs at its end are left
+ * out; a field of nothing else is the empty string.
+ *
+ * `encoding`: the field's encoding; NULL or "UTF-8".
+ *
+ * Returns, besides what arctos_json_set returns, ARCTOS_BAD_ARGUMENT for a negative length, an encoding that is not
+ * known, and bytes that are not of the encoding, such as a character that is cut at the field's end.
+ *
+ *     char record[20] = "BR0943-187          ";
+ *     arctos_json_set_field(&task, "/out_task_num", record, sizeof record, NULL);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_field(char **json, const char *pointer, const char *data, int32_t length, const char *encoding);
+
+/**
+ * Copies a text into a field of a fixed length, such as one of a COBOL record.
+ *
+ * `text`: any text in UTF-8, such as one from arctos_json_get; NULL counts as "".
+ *
+ * `encoding`: the encoding of the field; NULL or "UTF-8".
+ *
+ * `buffer`, `size`: the field. It receives as much of the text as fits, never a part of a character, and then
+ * `pad` up to its end. With `pad` 0 it always ends with a NUL. With NULL or a size of 0 nothing is written.
+ *
+ * `pad`: the byte that fills the field, 0 to 255: 32 for a COBOL field, 0 for a C string.
+ *
+ * Returns the length in bytes of the whole text in that encoding: it was cut when that is more than `size` (with
+ * `pad` 0: not less than `size`). Returns -1 when the text is not UTF-8, the encoding cannot hold it or is not
+ * known, or an argument is out of range; the field is all `pad` then, unless `size` or `pad` is what is wrong. Any
+ * thread.
+ *
+ *     char number[20];
+ *     arctos_text_copy(text, NULL, number, sizeof number, ' ');
+ */
+ARCTOS_API int32_t ARCTOS_CALL arctos_text_copy(const char *text, const char *encoding, char *buffer, int32_t size, int32_t pad);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -58,6 +58,7 @@ pub(crate) struct Call {
     status: Cell<Option<u16>>,
     ended: Cell<bool>,
     cause: RefCell<Option<Cause>>,
+    id: RefCell<Option<String>>,
     number: RefCell<Option<String>>,
     host: RefCell<Option<String>>,
 }
@@ -97,6 +98,7 @@ impl Call {
             status: Cell::new(None),
             ended: Cell::new(false),
             cause: RefCell::new(None),
+            id: RefCell::new(None),
             number: RefCell::new(None),
             host: RefCell::new(None),
         })
@@ -164,6 +166,10 @@ impl Call {
         self.cause.borrow_mut().get_or_insert(cause);
     }
 
+    pub(crate) fn set_id(&self, id: &str) {
+        self.id.replace(Some(id.to_owned()));
+    }
+
     pub(crate) fn set_number(&self, number: &str) {
         self.number.replace(Some(number.to_owned()));
     }
@@ -198,6 +204,11 @@ impl Call {
 
     pub(crate) fn cause(&self) -> Option<Cause> {
         self.cause.borrow().clone()
+    }
+
+    /// The caller's own name for the call.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.id.borrow().clone()
     }
 
     pub(crate) fn number(&self) -> Option<String> {

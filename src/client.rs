@@ -14,6 +14,7 @@ use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
 use crate::failure::{Failure, Said};
 use crate::mask::mask;
+use crate::options::Options;
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);
@@ -59,14 +60,17 @@ impl Client {
     ///
     /// # Errors
     /// Every code but [`Code::BadConfig`] and [`Code::NoValue`]; [`Failure::outcome`] tells whether it was made.
-    pub fn task_add(&self, task: &str) -> Result<String, Failure> {
+    pub fn task_add(&self, task: &str, options: &Options) -> Result<String, Failure> {
         let call = Call::start(true);
-        self.add(&call, task).map_err(|failure| failure.of(&call))
+        self.add(&call, task, options).map_err(|failure| failure.of(&call))
     }
 
     /// [`Client::task_add`] within a call that has begun.
-    pub(crate) fn add(&self, call: &Rc<Call>, task: &str) -> Result<String, Failure> {
-        call.within(self.config.timeout);
+    pub(crate) fn add(&self, call: &Rc<Call>, task: &str, options: &Options) -> Result<String, Failure> {
+        if let Some(id) = &options.call_id {
+            call.set_id(id);
+        }
+        call.within(options.timeout.unwrap_or(self.config.timeout));
         call.set_host(&self.config.base.authority);
         let task = Task::read(task, self.config.strict)?;
         call.set_number(&task.number);

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Object, Top};
-use crate::nearest::nearest;
+use crate::json::{self, Top};
+use crate::keys::Keys;
 use crate::tls;
 
 /// No time of the configuration may be longer: an hour.
-const LONGEST_MS: u64 = 3_600_000;
+pub(crate) const LONGEST_MS: u64 = 3_600_000;
 const MOST_BYTES: u64 = 1 << 30;
 /// What fits into one header line of ours with room to spare, and into those that servers accept.
 const LONGEST_TOKEN: usize = 8 * 1024;
@@ -209,119 +208,7 @@ impl Config {
     }
 }
 
-/// The members of one object of the configuration, and the list of what is wrong with them.
-struct Keys<'a, 'p> {
-    /// What stands before a key in a problem's place.
-    place: &'static str,
-    members: Object<'a>,
-    problems: &'p mut Vec<Problem>,
-}
-
-impl<'a, 'p> Keys<'a, 'p> {
-    /// Takes the members, and notes those that are unknown or stand twice; `deeper` are known names that belong
-    /// elsewhere. An unknown key's value is not shown: it may be a secret under a misspelled name.
-    fn new(
-        place: &'static str,
-        members: Object<'a>,
-        known: &[&str],
-        deeper: &[&str],
-        problems: &'p mut Vec<Problem>,
-    ) -> Keys<'a, 'p> {
-        let hints: Vec<String> = known
-            .iter()
-            .map(|name| format!("{place}{name}"))
-            .chain(deeper.iter().map(|name| (*name).to_owned()))
-            .collect();
-        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
-        for (index, (key, _)) in members.0.iter().enumerate() {
-            let field = format!("{place}{key}");
-            if !known.contains(&key.as_ref()) {
-                let problem = match nearest(&field, &hints) {
-                    Some(name) => format!("is not a known key; did you mean {name}?"),
-                    None => format!("is not a known key; known are {}", known.join(", ")),
-                };
-                problems.push(Problem::new(field, problem));
-            } else if members.0[..index].iter().any(|(before, _)| before == key) {
-                problems.push(Problem::new(field, "stands twice"));
-            }
-        }
-        Keys { place, members, problems }
-    }
-
-    fn get(&self, key: &str) -> Option<&'a RawValue> {
-        self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
-    }
-
-    fn problem(&mut self, key: &str, problem: impl Into<String>) {
-        self.problem_with(key, problem, None);
-    }
-
-    fn problem_with(&mut self, key: &str, problem: impl Into<String>, value: Option<&str>) {
-        let problem = Problem::new(format!("{}{key}", self.place), problem);
-        self.problems.push(problem.value(value.map(str::to_owned)));
-    }
-
-    fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
-        self.problem(key, format!("must be {wanted}, not {}", json::kind(value)));
-    }
-
-    fn boolean(&mut self, key: &str, default: bool) -> bool {
-        match self.get(key).map(|value| (value, value.get())) {
-            None => default,
-            Some((_, "true")) => true,
-            Some((_, "false")) => false,
-            Some((value, _)) => {
-                self.wrong_type(key, value, "true or false");
-                default
-            }
-        }
-    }
-
-    fn integer(&mut self, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
-        let Some(value) = self.get(key) else { return default };
-        let wanted = format!("an integer from {} to {}", range.start(), range.end());
-        if json::kind(value) != "a number" {
-            self.wrong_type(key, value, &wanted);
-            return default;
-        }
-        match value.get().parse().ok().filter(|number| range.contains(number)) {
-            Some(number) => number,
-            None => {
-                let shown: String = value.get().chars().take(32).collect();
-                self.problem_with(key, format!("must be {wanted}"), Some(&shown));
-                default
-            }
-        }
-    }
-
-    /// A string, wiped after use, for it may be a secret.
-    fn string(&mut self, key: &str) -> Option<Zeroizing<String>> {
-        let value = self.get(key)?;
-        match json::string(value) {
-            Some(text) => Some(Zeroizing::new(text.into_owned())),
-            None if value.get().starts_with('"') => {
-                self.problem(key, "holds half of a surrogate pair");
-                None
-            }
-            None => {
-                self.wrong_type(key, value, "a string");
-                None
-            }
-        }
-    }
-
-    fn object(&mut self, key: &str) -> Object<'a> {
-        let none = Object(Vec::new());
-        let Some(value) = self.get(key) else { return none };
-        match json::top(value.get()) {
-            Ok(Top::Object(object)) => object,
-            _ => {
-                self.wrong_type(key, value, "an object");
-                none
-            }
-        }
-    }
-
+impl Keys<'_, '_> {
     fn secret_token(&mut self) -> Option<Secret> {
         let text = self.string("token")?;
         Secret::token(&text).map_err(|problem| self.problem("token", problem)).ok()

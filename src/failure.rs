@@ -200,7 +200,7 @@ impl Failure {
             outcome,
             attempts: call.attempts(),
             elapsed_ms: u64::try_from(call.elapsed().as_millis()).unwrap_or(u64::MAX),
-            call_id: new_call_id(),
+            call_id: call.id().or_else(new_call_id),
             out_task_num: call.number(),
         });
     }

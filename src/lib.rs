@@ -26,9 +26,12 @@ mod connection;
 mod contract;
 mod failure;
 pub mod ffi;
+mod field;
 pub mod json;
+mod keys;
 mod mask;
 mod nearest;
+mod options;
 mod outcome;
 mod sys;
 mod tls;
@@ -37,6 +40,7 @@ pub use client::Client;
 pub use code::{Code, TABLE as CODES};
 pub use contract::task_check;
 pub use failure::{Failure, Problem};
+pub use options::Options;
 pub use outcome::Outcome;
 
 /// The library's version.

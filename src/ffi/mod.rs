@@ -24,8 +24,9 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::options::Options;
 use crate::outcome::Outcome;
-use crate::{contract, json};
+use crate::{contract, field, json};
 
 /// A client of one server. Its address is a handle that the library looks up and never follows.
 pub struct arctos_client {
@@ -232,11 +233,39 @@ pub unsafe extern "C" fn arctos_task_add(
     task_json: *const c_char,
     answer: *mut *mut c_char,
 ) -> arctos_code {
+    // SAFETY: the caller's promise; there are no options.
+    unsafe { arctos_task_add_with(client, task_json, ptr::null(), answer) }
+}
+
+/// Makes an appointment as arctos_task_add does, with options for this call.
+///
+/// `options_json`: NULL for none, or a JSON object in UTF-8:
+///
+/// | key | type | meaning |
+/// |---|---|---|
+/// | timeout_ms | integer | in place of the configuration's, in milliseconds, 1 to 3600000 |
+/// | call_id | string | your own name for the call, for the error document; 1 to 128 bytes, no control characters |
+///
+/// An unknown key or a wrong value is ARCTOS_BAD_ARGUMENT, and nothing is sent. All else as for arctos_task_add.
+///
+///     code = arctos_task_add_with(client, task, "{\"timeout_ms\":30000,\"call_id\":\"desk-7\"}", &answer);
+///
+/// # Safety
+/// `task_json` and `options_json` are NULL or NUL-terminated texts; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_task_add_with(
+    client: *mut arctos_client,
+    task_json: *const c_char,
+    options_json: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
     let work = |call: &Rc<Call>| {
         let client = clients::find(client)?;
         // SAFETY: the caller's promise.
         let task = unsafe { input(task_json, "task_json") }?;
-        client.add(call, task).map(Zeroizing::new)
+        // SAFETY: the caller's promise.
+        let options = unsafe { optional(options_json, "options_json") }?.map(Options::read).transpose()?;
+        client.add(call, task, &options.unwrap_or_default()).map(Zeroizing::new)
     };
     // SAFETY: the caller's promise.
     unsafe { border(true, answer, work) }
@@ -334,6 +363,99 @@ pub unsafe extern "C" fn arctos_json_set_text(
     // SAFETY: the caller's promise, twice.
     let value = || Ok(json::quoted(unsafe { input(text, "text") }?));
     unsafe { json_set(json, pointer, value) }
+}
+
+/// Puts a field of a fixed-length record into a JSON text as a string, in place; otherwise as arctos_json_set.
+///
+/// `data`, `length`: the field, `length` bytes that need no NUL at their end. Blanks and NULs at its end are left
+/// out; a field of nothing else is the empty string.
+///
+/// `encoding`: the field's encoding; NULL or "UTF-8".
+///
+/// Returns, besides what arctos_json_set returns, ARCTOS_BAD_ARGUMENT for a negative length, an encoding that is not
+/// known, and bytes that are not of the encoding, such as a character that is cut at the field's end.
+///
+///     char record[20] = "BR0943-187          ";
+///     arctos_json_set_field(&task, "/out_task_num", record, sizeof record, NULL);
+///
+/// # Safety
+/// `json` is NULL or may be read and written; `pointer` and `encoding` are NULL or NUL-terminated texts; `data` is NULL
+/// or `length` bytes may be read there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_json_set_field(
+    json: *mut *mut c_char,
+    pointer: *const c_char,
+    data: *const c_char,
+    length: i32,
+    encoding: *const c_char,
+) -> arctos_code {
+    let value = || {
+        if data.is_null() {
+            return Err(null("data"));
+        }
+        let length = usize::try_from(length)
+            .map_err(|_| Failure::plain(Code::BadArgument, format!("length is {length}, which is negative")))?;
+        // SAFETY: the caller's promise.
+        let encoding = unsafe { optional(encoding, "encoding") }?;
+        // SAFETY: the caller's promise.
+        let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) };
+        field::decode(data, encoding).map(json::quoted)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { json_set(json, pointer, value) }
+}
+
+/// Copies a text into a field of a fixed length, such as one of a COBOL record.
+///
+/// `text`: any text in UTF-8, such as one from arctos_json_get; NULL counts as "".
+///
+/// `encoding`: the encoding of the field; NULL or "UTF-8".
+///
+/// `buffer`, `size`: the field. It receives as much of the text as fits, never a part of a character, and then
+/// `pad` up to its end. With `pad` 0 it always ends with a NUL. With NULL or a size of 0 nothing is written.
+///
+/// `pad`: the byte that fills the field, 0 to 255: 32 for a COBOL field, 0 for a C string.
+///
+/// Returns the length in bytes of the whole text in that encoding: it was cut when that is more than `size` (with
+/// `pad` 0: not less than `size`). Returns -1 when the text is not UTF-8, the encoding cannot hold it or is not
+/// known, or an argument is out of range; the field is all `pad` then, unless `size` or `pad` is what is wrong. Any
+/// thread.
+///
+///     char number[20];
+///     arctos_text_copy(text, NULL, number, sizeof number, ' ');
+///
+/// # Safety
+/// `text` and `encoding` are NULL or NUL-terminated texts; `buffer` is NULL or `size` bytes may be written there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_text_copy(
+    text: *const c_char,
+    encoding: *const c_char,
+    buffer: *mut c_char,
+    size: i32,
+    pad: i32,
+) -> i32 {
+    let copy = || {
+        let (size, pad) = (usize::try_from(size).ok()?, u8::try_from(pad).ok()?);
+        let field: &mut [u8] = if buffer.is_null() || size == 0 {
+            &mut []
+        } else {
+            // Written first: a caller's memory need not be initialised.
+            // SAFETY: the caller's promise.
+            unsafe {
+                ptr::write_bytes(buffer.cast::<u8>(), pad, size);
+                std::slice::from_raw_parts_mut(buffer.cast::<u8>(), size)
+            }
+        };
+        // SAFETY: the caller's promise, twice.
+        let text = unsafe { optional(text, "text") }.ok()?.unwrap_or_default();
+        let encoding = unsafe { optional(encoding, "encoding") }.ok()?;
+        let room = if pad == 0 { field.len().saturating_sub(1) } else { field.len() };
+        let encoded = field::encode(text, encoding).ok()?;
+        let fits = field::fitting(encoded, room);
+        field[..fits].copy_from_slice(&encoded.as_bytes()[..fits]);
+        i32::try_from(encoded.len()).ok()
+    };
+    guarded(copy).flatten().unwrap_or(-1)
 }
 
 /// What the in-place setters share.
@@ -435,6 +557,18 @@ unsafe fn input<'a>(text: *const c_char, name: &str) -> Result<&'a str, Failure>
         let place = error.valid_up_to();
         Failure::plain(Code::BadArgument, format!("{name} is not UTF-8: the byte at offset {place} fits no character"))
     })
+}
+
+/// A text argument that may be NULL.
+///
+/// # Safety
+/// As for [`input`].
+unsafe fn optional<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>, Failure> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { input(text, name) }.map(Some)
 }
 
 fn null(name: &str) -> Failure {

@@ -16,6 +16,7 @@ int main(void)
     arctos_client *client = NULL;
     char *answer = NULL;
     char *task = NULL;
+    char field[12];
     arctos_code code;
     arctos_outcome_code outcome;
 
@@ -28,8 +29,12 @@ int main(void)
         return failed("arctos_json_set");
     if (arctos_json_set_text(&task, "/out_task_num", "BR0943-187") != ARCTOS_OK)
         return failed("arctos_json_set_text");
+    if (arctos_json_set_field(&task, "/task_remark", "seat 4    ", 10, NULL) != ARCTOS_OK)
+        return failed("arctos_json_set_field");
     if (arctos_json_get(task, "/out_task_num", &answer) != ARCTOS_OK || strcmp(answer, "BR0943-187") != 0)
         return failed("arctos_json_get");
+    if (arctos_text_copy(answer, NULL, field, (int32_t)sizeof field, ' ') != 10 || memcmp(field, "BR0943-187  ", 12) != 0)
+        return failed("arctos_text_copy");
     arctos_free(answer);
 
     /* Fields are missing: nothing can be sent. */
@@ -43,6 +48,10 @@ int main(void)
     outcome = arctos_outcome(code, answer);
     if (code != ARCTOS_BAD_TASK || outcome != ARCTOS_NOT_CREATED)
         return failed("arctos_task_add");
+    arctos_free(answer);
+    code = arctos_task_add_with(client, task, "{\"timeout_ms\":1000,\"call_id\":\"c-1\"}", &answer);
+    if (code != ARCTOS_BAD_TASK || strstr(answer, "\"call_id\":\"c-1\"") == NULL)
+        return failed("arctos_task_add_with");
 
     arctos_free(answer);
     arctos_free(task);

@@ -75,10 +75,13 @@ functions! {
     client_free: fn(Client);
     client_set_token: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     task_add: fn(Client, *const c_char, *mut *mut c_char) -> i32;
+    task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     task_check: fn(*const c_char, *mut *mut c_char) -> i32;
     json_get: fn(*const c_char, *const c_char, *mut *mut c_char) -> i32;
     json_set: fn(*mut *mut c_char, *const c_char, *const c_char) -> i32;
     json_set_text: fn(*mut *mut c_char, *const c_char, *const c_char) -> i32;
+    json_set_field: fn(*mut *mut c_char, *const c_char, *const c_char, i32, *const c_char) -> i32;
+    text_copy: fn(*const c_char, *const c_char, *mut c_char, i32, i32) -> i32;
 }
 
 /// The folder of the repository.
@@ -198,6 +201,12 @@ impl Owned {
     pub fn add(&self, task: &str) -> Reply {
         let task = c(task);
         call(|answer| unsafe { (arctos().task_add)(self.0, task.as_ptr(), answer) })
+    }
+
+    /// `arctos_task_add_with`.
+    pub fn add_with(&self, task: &str, options: &str) -> Reply {
+        let (task, options) = (c(task), c(options));
+        call(|answer| unsafe { (arctos().task_add_with)(self.0, task.as_ptr(), options.as_ptr(), answer) })
     }
 
     /// `arctos_client_set_token`.

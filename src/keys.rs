@@ -1,0 +1,128 @@
+//! The keys of a JSON object that the caller writes: which are known, of which type, in which range. Everything that
+//! is wrong is noted, and no value is shown that could be a secret.
+#![forbid(unsafe_code)]
+
+use std::ops::RangeInclusive;
+
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use crate::failure::Problem;
+use crate::json::{self, Object, Top};
+use crate::nearest::nearest;
+
+/// The members of one object, and the list of what is wrong with them.
+pub(crate) struct Keys<'a, 'p> {
+    /// What stands before a key in a problem's place.
+    place: &'static str,
+    members: Object<'a>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'a, 'p> Keys<'a, 'p> {
+    /// Takes the members, and notes those that are unknown or stand twice; `deeper` are known names that belong
+    /// elsewhere. An unknown key's value is not shown: it may be a secret under a misspelled name.
+    pub(crate) fn new(
+        place: &'static str,
+        members: Object<'a>,
+        known: &[&str],
+        deeper: &[&str],
+        problems: &'p mut Vec<Problem>,
+    ) -> Keys<'a, 'p> {
+        let hints: Vec<String> = known
+            .iter()
+            .map(|name| format!("{place}{name}"))
+            .chain(deeper.iter().map(|name| (*name).to_owned()))
+            .collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        for (index, (key, _)) in members.0.iter().enumerate() {
+            let field = format!("{place}{key}");
+            if !known.contains(&key.as_ref()) {
+                let problem = match nearest(&field, &hints) {
+                    Some(name) => format!("is not a known key; did you mean {name}?"),
+                    None => format!("is not a known key; known are {}", known.join(", ")),
+                };
+                problems.push(Problem::new(field, problem));
+            } else if members.0[..index].iter().any(|(before, _)| before == key) {
+                problems.push(Problem::new(field, "stands twice"));
+            }
+        }
+        Keys { place, members, problems }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn problem(&mut self, key: &str, problem: impl Into<String>) {
+        self.problem_with(key, problem, None);
+    }
+
+    pub(crate) fn problem_with(&mut self, key: &str, problem: impl Into<String>, value: Option<&str>) {
+        let problem = Problem::new(format!("{}{key}", self.place), problem);
+        self.problems.push(problem.value(value.map(str::to_owned)));
+    }
+
+    fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
+        self.problem(key, format!("must be {wanted}, not {}", json::kind(value)));
+    }
+
+    pub(crate) fn boolean(&mut self, key: &str, default: bool) -> bool {
+        match self.get(key).map(|value| (value, value.get())) {
+            None => default,
+            Some((_, "true")) => true,
+            Some((_, "false")) => false,
+            Some((value, _)) => {
+                self.wrong_type(key, value, "true or false");
+                default
+            }
+        }
+    }
+
+    pub(crate) fn integer(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.optional_integer(key, range).unwrap_or(default)
+    }
+
+    pub(crate) fn optional_integer(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.get(key)?;
+        let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        if json::kind(value) != "a number" {
+            self.wrong_type(key, value, &wanted);
+            return None;
+        }
+        let number = value.get().parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let shown: String = value.get().chars().take(32).collect();
+            self.problem_with(key, format!("must be {wanted}"), Some(&shown));
+        }
+        number
+    }
+
+    /// A string, wiped after use, for it may be a secret.
+    pub(crate) fn string(&mut self, key: &str) -> Option<Zeroizing<String>> {
+        let value = self.get(key)?;
+        match json::string(value) {
+            Some(text) => Some(Zeroizing::new(text.into_owned())),
+            None if value.get().starts_with('"') => {
+                self.problem(key, "holds half of a surrogate pair");
+                None
+            }
+            None => {
+                self.wrong_type(key, value, "a string");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn object(&mut self, key: &str) -> Object<'a> {
+        let none = Object(Vec::new());
+        let Some(value) = self.get(key) else { return none };
+        match json::top(value.get()) {
+            Ok(Top::Object(object)) => object,
+            _ => {
+                self.wrong_type(key, value, "an object");
+                none
+            }
+        }
+    }
+}
