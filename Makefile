@@ -37,6 +37,7 @@ check: need-rust need-cc
 
 # All tests, though one fails; what is skipped for want of a tool says so.
 test: build need-python
+	$(CARGO) rustc --locked --lib --package arctos --crate-type cdylib --features planted-panic --target-dir target/planted
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 demo: build need-python

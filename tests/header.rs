@@ -164,7 +164,7 @@ fn every_function_is_declared_with_its_convention_and_visibility() {
     for (name, before) in &prototypes {
         let result = before.strip_prefix("ARCTOS_API ").and_then(|rest| rest.strip_suffix("ARCTOS_CALL"));
         let result = result.unwrap_or_else(|| panic!("{name}: {before}")).trim_end();
-        let known = ["arctos_code", "arctos_outcome_code", "const char *", "uint32_t", "void"];
+        let known = ["arctos_code", "arctos_outcome_code", "const char *", "uint32_t", "int32_t", "void"];
         assert!(known.contains(&result), "{name} returns {result}");
     }
 }
