@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use crate::call::Call;
 use crate::code::Code;
 use crate::config::{Config, Secret};
@@ -18,8 +16,9 @@ use crate::options::Options;
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);
-/// No more of the server's words than this stands in a document.
-const LONGEST_MESSAGE: usize = 4096;
+/// No more bytes of the server's words than these stand in a document.
+const LONGEST_MESSAGE: usize = 4 * 1024;
+const LONGEST_BODY: usize = 256 * 1024;
 
 /// A client of one server. Any number of threads may use it at once.
 pub struct Client {
@@ -86,21 +85,13 @@ impl Client {
         let answer = self.connection.post(call, contract::PATH, &token, &task.body);
         #[cfg(feature = "planted-panic")]
         plant("panic-after-", &task);
-        let result = self.judge(call, answer, &token, &task.private);
+        let result = self.judge(call, answer, &token, &task);
         drop(scope);
         result
     }
 
     /// What the answer, or the lack of one, means.
-    fn judge(
-        &self,
-        call: &Rc<Call>,
-        mut answer: Answer,
-        token: &Secret,
-        private: &[Zeroizing<String>],
-    ) -> Result<String, Failure> {
-        let secrets: Vec<&str> =
-            private.iter().map(|text| text.as_str()).chain(std::iter::once(token.expose())).collect();
+    fn judge(&self, call: &Rc<Call>, mut answer: Answer, token: &Secret, task: &Task) -> Result<String, Failure> {
         let max = self.config.max_response_bytes;
         // A complete head decides, whatever became of the rest.
         let (verdict, body, message) = match call.status().map(contract::status) {
@@ -118,10 +109,13 @@ impl Client {
                 }
             }
         };
+        let private = task.private();
+        let secrets: Vec<&str> =
+            private.iter().map(|text| text.as_str()).chain(std::iter::once(token.expose())).collect();
         let said = Said {
             retry_after_ms: answer.retry_after_ms(),
-            server_message: message.map(|message| shorten(&mask(&message, &secrets)).to_owned()),
-            server_body: body.filter(|_| self.config.keep_bodies).map(|body| mask(&body, &secrets)),
+            server_message: message.map(|message| mask(&message, &secrets, LONGEST_MESSAGE)),
+            server_body: body.filter(|_| self.config.keep_bodies).map(|body| mask(&body, &secrets, LONGEST_BODY)),
         };
         Err(Failure::answered(call, verdict, said))
     }
@@ -133,12 +127,4 @@ fn plant(start: &str, task: &Task) {
     if task.number.starts_with(start) {
         panic!("planted: {}", *task.body);
     }
-}
-
-fn shorten(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST_MESSAGE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -6,10 +6,23 @@ use std::ops::Range;
 /// Shorter texts are not masked: they would be found everywhere.
 const SHORTEST: usize = 8;
 const MASK: &str = "***";
+/// The most bytes that one byte of a secret takes, as in `\\\\u003c` or `&amp;#x3c;`.
+const LONGEST_SPELLING: usize = 12;
 
 /// `text` with `***` in the place of each secret of 8 bytes or more, be it as it is or escaped for JSON or HTML, once
-/// or more often.
-pub(crate) fn mask(text: &str, secrets: &[&str]) -> String {
+/// or more often. Of a long text, the first `longest` bytes or somewhat less.
+pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> String {
+    // A secret that is cut in two would not be found. Nothing of it is left when more than it can take, with every
+    // character escaped twice, is dropped again behind the cut.
+    let margin = LONGEST_SPELLING.saturating_mul(secrets.iter().map(|secret| secret.len()).max().unwrap_or(0));
+    let cut = text.floor_char_boundary(longest.saturating_add(margin));
+    let mut masked = mask_whole(&text[..cut], secrets);
+    let kept = if cut < text.len() { longest.min(masked.len().saturating_sub(margin)) } else { longest };
+    masked.truncate(masked.floor_char_boundary(kept));
+    masked
+}
+
+fn mask_whole(text: &str, secrets: &[&str]) -> String {
     let plain = plain(text);
     let mut found: Vec<Range<usize>> = Vec::new();
     for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
@@ -146,16 +159,30 @@ mod tests {
             "to&#x22;ken&#047;&#60;&#38;&apos;&#35377;&#x1F600;&#10;&#92;end",
             "to&amp;quot;ken/&amp;lt;&amp;amp;&#39;許😀\\n\\\\end",
         ] {
-            assert_eq!(mask(&format!("a {text} b {text}"), &[secret]), "a *** b ***", "{text}");
+            assert_eq!(mask(&format!("a {text} b {text}"), &[secret], 9999), "a *** b ***", "{text}");
         }
     }
 
     #[test]
     fn all_else_is_kept() {
         for text in ["short is kept", "&amp; \\u12 \\ud800 & &; &nothing; &#xffffffff; \\", "", "許功蓋"] {
-            assert_eq!(mask(text, &["short", "a-secret-of-mine", "\\\\\\\\\\\\\\\\"]), text);
+            assert_eq!(mask(text, &["short", "a-secret-of-mine", "\\\\\\\\\\\\\\\\"], 9999), text);
         }
-        assert_eq!(mask("x abcdefghij y", &["abcdefgh", "cdefghij"]), "x *** y");
-        assert_eq!(mask("x abcdefgh", &["bcdefgh!", "abcdefgh"]), "x ***");
+        assert_eq!(mask("x abcdefghij y", &["abcdefgh", "cdefghij"], 9999), "x *** y");
+        assert_eq!(mask("x abcdefgh", &["bcdefgh!", "abcdefgh"], 9999), "x ***");
+    }
+
+    #[test]
+    fn a_cut_leaves_no_part_of_a_secret() {
+        for secret in ["secret-secret", "許功蓋許功蓋"] {
+            for start in 0..200 {
+                let text = format!("{}{secret}{secret}{}", "x".repeat(start), "y".repeat(500));
+                for longest in [0, 1, 100, 110] {
+                    let masked = mask(&text, &[secret], longest);
+                    assert!(masked.len() <= longest && masked.chars().all(|kept| "xy*".contains(kept)), "{masked}");
+                }
+            }
+        }
+        assert_eq!(mask("許功", &[], 5), "許");
     }
 }

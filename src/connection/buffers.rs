@@ -15,6 +15,22 @@ pub(super) struct Buffers {
     progress: bool,
 }
 
+/// Makes room for `capacity` bytes, and leaves no copy behind where the contents have to move. `false` when there is no
+/// memory for it.
+pub(super) fn reserve(bytes: &mut Vec<u8>, capacity: usize) -> bool {
+    if capacity <= bytes.capacity() {
+        return true;
+    }
+    let mut larger = Vec::new();
+    if larger.try_reserve_exact(capacity).is_err() {
+        return false;
+    }
+    larger.extend_from_slice(bytes);
+    bytes.zeroize();
+    *bytes = larger;
+    true
+}
+
 impl Drop for Buffers {
     fn drop(&mut self) {
         self.input.zeroize();
@@ -51,16 +67,10 @@ impl ureq::unversioned::transport::Buffers for Buffers {
             self.input.copy_within(self.consumed..self.filled, 0);
             (self.consumed, self.filled) = (0, self.filled - self.consumed);
         }
-        if self.filled == self.input.len() {
-            // Memory that cannot be had leaves the buffer full, which the transport reports.
-            let mut larger = Vec::new();
-            let wanted = (self.input.len() * 2).max(SIZE);
-            if larger.try_reserve_exact(wanted).is_ok() {
-                larger.extend_from_slice(&self.input);
-                larger.resize(wanted, 0);
-                self.input.zeroize();
-                self.input = larger;
-            }
+        let wanted = (self.input.len() * 2).max(SIZE);
+        // Memory that cannot be had leaves the buffer full, which the transport reports.
+        if self.filled == self.input.len() && reserve(&mut self.input, wanted) {
+            self.input.resize(wanted, 0);
         }
         &mut self.input[self.filled..]
     }

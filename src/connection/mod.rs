@@ -66,7 +66,7 @@ impl Connection {
 
     fn request<'a>(&self, path: &str, token: &Secret, body: &'a str) -> Result<Request<&'a str>, String> {
         let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|_| "the URL is none".to_owned())?;
-        let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose()));
+        let bearer = crate::json::splice("", 0..0, &["Bearer ", token.expose()]);
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| "the token fits no header".to_owned())?;
         bearer.set_sensitive(true);
         Request::post(uri)

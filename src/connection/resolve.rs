@@ -88,6 +88,8 @@ fn ask(host: &str, port: u16) -> io::Result<Arc<Lookup>> {
 fn work() {
     loop {
         let mut queue = queue();
+        // What nobody waits for any more is not looked up.
+        queue.waiting.retain(|lookup| Arc::strong_count(lookup) > 1);
         let Some(lookup) = queue.waiting.pop_front() else {
             queue.threads -= 1;
             return;

@@ -15,7 +15,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers as _, ConnectionDetails, NextTimeout, Transport};
 use zeroize::Zeroize;
 
-use super::buffers::Buffers;
+use super::buffers::{self, Buffers};
 use super::head::{self, Head};
 use super::resolve::{self, Unresolved};
 use crate::call::{self, Call, Cause, Phase};
@@ -221,6 +221,9 @@ enum Stream {
     Tls(Tls),
 }
 
+/// Head and body of a task are seldom longer.
+const USUAL_REQUEST: usize = 4 * 1024;
+
 /// One connection, for one request and its answer.
 pub(super) struct Wire {
     stream: Stream,
@@ -255,8 +258,10 @@ impl Transport for Wire {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let output = &self.buffers.output()[..amount];
-        if self.request.try_reserve(output.len()).is_err() {
-            return Err(ureq::Error::Io(ErrorKind::OutOfMemory.into()));
+        let length = self.request.len() + output.len();
+        // At first room for most requests, then twice as much each time.
+        if length > self.request.capacity() && !buffers::reserve(&mut self.request, (2 * length).max(USUAL_REQUEST)) {
+            return with_call(|_| Err(Cause::Broken("there is no memory for the request".to_owned())));
         }
         self.request.extend_from_slice(output);
         Ok(())

@@ -52,8 +52,6 @@ pub(crate) struct Task {
     pub number: String,
     /// Decision 6: what the page does not name.
     pub notes: Vec<Note>,
-    /// The texts that no document may repeat: remarks and undocumented fields.
-    pub private: Vec<Zeroizing<String>>,
 }
 
 /// An undocumented field.
@@ -93,7 +91,6 @@ impl Task {
         };
         let mut problems = twice(&members);
         let mut notes = Vec::new();
-        let mut private = Vec::new();
         for (key, value) in &members {
             match FIELDS.iter().find(|field| field.name == key) {
                 Some(field) => {
@@ -101,14 +98,10 @@ impl Task {
                         let shown = if REMARKS.contains(&field.name) { None } else { shown(value) };
                         problems.push(Problem::new(field.name, expected).value(shown));
                     }
-                    if REMARKS.contains(&field.name) {
-                        hide(value, &mut private);
-                    }
                 }
                 None if strict => problems.push(Problem::new(key.clone(), note(key))),
                 None => {
                     notes.push(Note { field: key.clone().into_owned(), note: note(key) });
-                    hide(value, &mut private);
                 }
             }
         }
@@ -118,7 +111,8 @@ impl Task {
         }
         // Decision 3: both at once only if they say the same.
         if let (Some(one), Some(other)) = (given(REMARKS[0]), given(REMARKS[1]))
-            && json::string(one) != json::string(other)
+            && one.get() != other.get()
+            && (json::string(one) != json::string(other) || json::string(one).is_none())
         {
             problems.push(Problem::new(REMARKS[0], "and task_remarks are both given and differ"));
         }
@@ -149,7 +143,19 @@ impl Task {
             body = json::splice(&body, range, &[&new]);
         }
         let number = given("out_task_num").and_then(json::string).unwrap_or_default().into_owned();
-        Ok(Task { body, number, notes, private })
+        Ok(Task { body, number, notes })
+    }
+
+    /// What a server may echo and no document may repeat: every text and number of remarks and undocumented fields.
+    pub(crate) fn private(&self) -> Vec<Zeroizing<String>> {
+        let Ok(Top::Object(Object(members))) = json::top(&self.body) else { return Vec::new() };
+        let documented = |key: &str| FIELDS.iter().any(|field| field.name == key) && !REMARKS.contains(&key);
+        members
+            .iter()
+            .filter(|(key, _)| !documented(key))
+            .flat_map(|(_, value)| json::scalars(value))
+            .map(|text| Zeroizing::new(text.into_owned()))
+            .collect()
     }
 }
 
@@ -182,11 +188,6 @@ fn shown(value: &RawValue) -> Option<String> {
         Some((cut, _)) => Some(format!("{}…", &text[..cut])),
         None => Some(text.into_owned()),
     }
-}
-
-/// Notes what a server must not echo into a document: every text and number of a value.
-fn hide(value: &RawValue, private: &mut Vec<Zeroizing<String>>) {
-    private.extend(json::scalars(value).map(|text| Zeroizing::new(text.into_owned())));
 }
 
 fn is_string(value: &RawValue) -> bool {
