@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all build header check test demo sandbox help clean need-rust need-cc need-python
+.PHONY: all build header check test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -36,9 +36,20 @@ check: need-rust need-cc
 	$(CARGO) run --locked --quiet --package arctos-header -- --check
 
 # All tests, though one fails; what is skipped for want of a tool says so.
-test: build need-python
+test: build asan need-python
 	$(CARGO) rustc --locked --lib --package arctos --crate-type cdylib --features planted-panic --target-dir target/planted
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+# The library with AddressSanitizer in it, for the tests. Only Rust's nightly toolchain builds it: where that is not
+# installed, none is there that could be an old one.
+asan: need-rust need-cc
+	@rm -f target/asan/libarctos.so
+	@if $(CARGO) +nightly --version >/dev/null 2>&1; then \
+		host=$$(rustc +nightly --version --verbose | sed -n 's/^host: //p'); \
+		RUSTFLAGS='-Zsanitizer=address --cap-lints=warn' $(CARGO) +nightly rustc --locked --lib --package arctos \
+			--crate-type cdylib --target "$$host" --target-dir target/asan && \
+		cp "target/asan/$$host/debug/libarctos.so" target/asan/; \
+	fi
 
 demo: build need-python
 	$(CARGO) build --locked --package arctos-sandbox

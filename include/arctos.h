@@ -5,7 +5,8 @@
  *
  * Rules that hold for every function:
  *
- * - ARCTOS_OK is 0, every failure is negative, there is no positive code: `if (code)` is enough.
+ * - ARCTOS_OK is 0, every failure is negative, there is no positive code: `if (code)` is enough. ARCTOS_INTERNAL can
+ *   come from every function that returns a code.
  * - A function that has something to tell hands over one text through its last parameter, `char **answer`: the
  *   result on success, the error document on failure. `answer` may be NULL: then there is no text. Otherwise
  *   *answer is always written (NULL only when there is no memory for the text) and is yours: release it with
@@ -18,7 +19,8 @@
  * - All texts are UTF-8 and NUL-terminated. Texts that you hand in stay yours; nothing keeps a pointer to them.
  * - Misuse is answered and never undefined where C lets the library notice it: NULL, bytes that are not UTF-8, a
  *   client or a text that was released before or never was one.
- * - Every function may be called from every thread at once. No call holds a lock while it waits for the network.
+ * - Every function may be called from every thread at once ("Any thread"). No call holds a lock while it waits for the
+ *   network.
  * - Nothing is written to stdout or stderr, no signal is raised or handled, and no panic crosses the border. A
  *   small allocation that fails inside a dependency ends the process.
  */
@@ -61,7 +63,7 @@
    Outcome: created. */
 #define ARCTOS_OK 0
 
-/* An argument is NULL or not UTF-8, the client is not a living one, or JSON or a JSON pointer given to a JSON function is wrong.
+/* An argument is NULL or not UTF-8, the client is not a living one, or the token, options, JSON or pointer is wrong.
    Outcome: not created. */
 #define ARCTOS_BAD_ARGUMENT (-1)
 
@@ -103,15 +105,15 @@
    Outcome: not created. */
 #define ARCTOS_NOT_FOUND (-22)
 
-/* Another HTTP 4xx.
+/* Another HTTP 4xx: the server does not accept the request.
    Outcome: not created where the status says so; else unknown. */
 #define ARCTOS_REJECTED (-23)
 
-/* HTTP 429 or 503.
+/* HTTP 429 or 503: the server is busy or not available.
    Outcome: 429: not created; 503: unknown. */
 #define ARCTOS_BUSY (-24)
 
-/* Another HTTP 5xx.
+/* Another HTTP 5xx: the server failed.
    Outcome: unknown. */
 #define ARCTOS_SERVER_ERROR (-25)
 
@@ -119,23 +121,32 @@
    Outcome: unknown; created when the server says so but gives no number. */
 #define ARCTOS_BAD_RESPONSE (-26)
 
-/* A defect of the library.
+/* A defect of the library: please report it.
    Outcome: by what had gone out. */
 #define ARCTOS_INTERNAL (-99)
 
 
 /**
- * A client of one server. Its address is a handle that the library looks up and never follows.
+ * A client of one server, made by arctos_client_new and released by arctos_client_free. Its address is a handle that
+ * the library looks up and never follows: there is nothing behind it. Any number of threads may use one client at
+ * once.
  */
 typedef struct arctos_client arctos_client;
 
 /**
- * What a function returns: ARCTOS_OK, which is 0, or one of the negative codes above.
+ * What a function returns: ARCTOS_OK, which is 0, or one of the negative codes above, which say why a call failed. A
+ * later version may return others.
  */
 typedef int32_t arctos_code;
 
 /**
- * ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN.
+ * What is known of the appointment, from arctos_outcome: what to do next hangs on it, and on no code.
+ *
+ * | outcome | what is known | what to do |
+ * |---|---|---|
+ * | ARCTOS_NOT_CREATED | no appointment was made | mend what the error document says, or try again |
+ * | ARCTOS_CREATED | it was made; where the code is not ARCTOS_OK its number is missing | do not try again |
+ * | ARCTOS_UNKNOWN | it may have been made | look for out_task_num at the server before you try again |
  */
 typedef int32_t arctos_outcome_code;
 
@@ -147,6 +158,8 @@ extern "C" {
  * The library's version, such as "0.1.0".
  *
  * Returns a static text, never NULL, which must not be released. Any thread.
+ *
+ *     printf("arctos %s\n", arctos_version());
  */
 ARCTOS_API const char *ARCTOS_CALL arctos_version(void);
 
@@ -154,14 +167,21 @@ ARCTOS_API const char *ARCTOS_CALL arctos_version(void);
  * The version of the interface. A program compiled with this header fits a library for which
  * `arctos_abi_version() == ARCTOS_ABI_VERSION`.
  *
- * Any thread.
+ * Returns that number. Any thread.
+ *
+ *     if (arctos_abi_version() != ARCTOS_ABI_VERSION)
+ *         fprintf(stderr, "the arctos library %s does not fit this program\n", arctos_version());
  */
 ARCTOS_API uint32_t ARCTOS_CALL arctos_abi_version(void);
 
 /**
- * The name of a code, such as "ARCTOS_TIMEOUT"; "ARCTOS_?" for a value that is no code of this version.
+ * The name of a code, such as "ARCTOS_TIMEOUT".
+ *
+ * `code`: any number; for one that is no code of this version the name is "ARCTOS_?".
  *
  * Returns a static text, never NULL, which must not be released. Any thread.
+ *
+ *     printf("%s\n", arctos_code_name(ARCTOS_TIMEOUT));
  */
 ARCTOS_API const char *ARCTOS_CALL arctos_code_name(arctos_code code);
 
@@ -172,12 +192,16 @@ ARCTOS_API const char *ARCTOS_CALL arctos_code_name(arctos_code code);
  * pointer that is none of the library's, and a client are ignored; nothing behind them is read.
  *
  * Texts must not be given to `free()`: they do not start where their memory does. Any thread.
+ *
+ *     char *text = NULL;
+ *     if (arctos_json_get("{\"video\":true}", "/video", &text) == ARCTOS_OK)
+ *         printf("%s\n", text);
+ *     arctos_free(text);
  */
 ARCTOS_API void ARCTOS_CALL arctos_free(char *text);
 
 /**
- * Whether the appointment was made, from what arctos_task_add returned and handed over. Any code but ARCTOS_OK
- * with ARCTOS_NOT_CREATED may be tried again; ARCTOS_UNKNOWN must be cleared up first.
+ * Whether the appointment was made, from what arctos_task_add or arctos_task_add_with returned and handed over.
  *
  * `code`: the code. `answer`: the text of the same call, or NULL. Without a text, or with one that cannot be
  * read, only ARCTOS_OK, ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_CONFIG, ARCTOS_BAD_TASK and ARCTOS_NO_VALUE decide; all
@@ -185,6 +209,12 @@ ARCTOS_API void ARCTOS_CALL arctos_free(char *text);
  *
  * Returns ARCTOS_NOT_CREATED, ARCTOS_CREATED or ARCTOS_UNKNOWN. Allocates nothing, never fails. Any thread.
  * Decision 15 of docs/contract.md.
+ *
+ *     char *answer = NULL;
+ *     arctos_code code = arctos_task_add(client, task, &answer);
+ *     if (arctos_outcome(code, answer) == ARCTOS_NOT_CREATED)
+ *         printf("nothing was made: %s\n", arctos_code_name(code));
+ *     arctos_free(answer);
  */
 ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, const char *answer);
 
@@ -213,6 +243,14 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * secrets as "***", or the error document, whose `problems` lists everything that is wrong.
  *
  * Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread.
+ *
+ *     const char *config = "{\"base_url\":\"https://arctos.bank.example\",\"token\":\"the-token\"}";
+ *     arctos_client *client = NULL;
+ *     char *answer = NULL;
+ *     if (arctos_client_new(config, &client, &answer) != ARCTOS_OK)
+ *         printf("no client: %s\n", answer);
+ *     arctos_free(answer);
+ *     arctos_client_free(client);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_client_new(const char *config_json, arctos_client **client, char **answer);
 
@@ -220,6 +258,10 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_new(const char *config_json, ar
  * Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
  *
  * `client`: NULL is fine; a client that was released before, or any other pointer, is ignored. Any thread.
+ *
+ *     arctos_client *client = NULL;
+ *     if (arctos_client_new("{\"base_url\":\"https://arctos.bank.example\"}", &client, NULL) == ARCTOS_OK)
+ *         arctos_client_free(client);
  */
 ARCTOS_API void ARCTOS_CALL arctos_client_free(arctos_client *client);
 
@@ -233,6 +275,9 @@ ARCTOS_API void ARCTOS_CALL arctos_client_free(arctos_client *client);
  *
  * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread. Decision 14 of
  * docs/contract.md.
+ *
+ *     if (arctos_client_set_token(client, "another-token", NULL) != ARCTOS_OK)
+ *         printf("the old token is still in place\n");
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client, const char *token, char **answer);
 
@@ -258,23 +303,40 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client
  * error document. The appointment's number stands at "/info/task_num", the server's status (1 success, 2 warning:
  * made all the same) at "/status"; read them with arctos_json_get.
  *
- * Returns ARCTOS_OK when the appointment was made. Any other code: ask arctos_outcome(code, answer) whether it
- * was. Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent
- * twice, and nothing is sent after the function has returned.
+ * Returns ARCTOS_OK when the appointment was made. ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_TASK, and ARCTOS_FORBIDDEN when the
+ * client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT and ARCTOS_BROKEN: there is no
+ * answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
+ * ARCTOS_BAD_RESPONSE: by the answer. For all of them arctos_outcome tells whether the appointment was made.
+ *
+ * Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent twice,
+ * and nothing is sent after the function has returned.
  *
  *     char *answer = NULL;
+ *     char *number = NULL;
  *     arctos_code code = arctos_task_add(client, task, &answer);
  *     switch (arctos_outcome(code, answer)) {
- *     case ARCTOS_CREATED:     ... made ...; break;
- *     case ARCTOS_NOT_CREATED: ... may be tried again ...; break;
- *     default:                 ... may have been made: look before trying again ...; break;
+ *     case ARCTOS_CREATED:
+ *         if (arctos_json_get(answer, "/info/task_num", &number) == ARCTOS_OK)
+ *             printf("made: %s\n", number);
+ *         else
+ *             printf("made, without a number\n");
+ *         break;
+ *     case ARCTOS_NOT_CREATED:
+ *         printf("not made: %s\n", arctos_code_name(code));
+ *         break;
+ *     default:
+ *         printf("perhaps made: %s\n", arctos_code_name(code));
+ *         break;
  *     }
+ *     arctos_free(number);
  *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const char *task_json, char **answer);
 
 /**
  * Makes an appointment as arctos_task_add does, with options for this call.
+ *
+ * `client`, `task_json`, `answer`: as for arctos_task_add.
  *
  * `options_json`: NULL for none, or a JSON object in UTF-8:
  *
@@ -283,9 +345,13 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const 
  * | timeout_ms | integer | in place of the configuration's, in milliseconds, 1 to 3600000 |
  * | call_id | string | your own name for the call, for the error document; 1 to 128 bytes, no control characters |
  *
- * An unknown key or a wrong value is ARCTOS_BAD_ARGUMENT, and nothing is sent. All else as for arctos_task_add.
+ * Returns what arctos_task_add returns; an unknown key or a wrong value in the options is ARCTOS_BAD_ARGUMENT, and
+ * nothing is sent. Any thread.
  *
- *     code = arctos_task_add_with(client, task, "{\"timeout_ms\":30000,\"call_id\":\"desk-7\"}", &answer);
+ *     char *answer = NULL;
+ *     arctos_code code = arctos_task_add_with(client, task, "{\"timeout_ms\":30000,\"call_id\":\"desk-7\"}", &answer);
+ *     printf("%s\n", arctos_code_name(code));
+ *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, const char *task_json, const char *options_json, char **answer);
 
@@ -299,20 +365,33 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, c
  * error document, whose `problems` lists everything that is wrong.
  *
  * Returns ARCTOS_OK, ARCTOS_BAD_TASK or ARCTOS_BAD_ARGUMENT. Any thread.
+ *
+ *     char *answer = NULL;
+ *     if (arctos_task_check(task, &answer) == ARCTOS_OK)
+ *         printf("would be sent: %s\n", answer);
+ *     else
+ *         printf("refused: %s\n", answer);
+ *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_check(const char *task_json, char **answer);
 
 /**
  * Reads one value out of a JSON text.
  *
- * `json`: any JSON text in UTF-8. `pointer`: a JSON pointer (RFC 6901), such as "/info/task_num"; "" is the whole.
+ * `json`: any JSON text in UTF-8. `pointer`: a JSON pointer (RFC 6901), such as "/info/task_num" or "/problems/0"; ""
+ * is the whole. In a name, ~ is written ~0 and / is written ~1.
  *
  * `answer`: NULL, or receives a text to be released with arctos_free: the contents of a string as plain text,
  * anything else as its JSON text; or the error document.
  *
  * Returns ARCTOS_OK; ARCTOS_NO_VALUE when nothing is there; ARCTOS_BAD_ARGUMENT when the text is not JSON, the
- * pointer is none, a member on the way stands twice, or the string holds U+0000 or half a surrogate pair. Any
- * thread.
+ * pointer is none, a member on the way stands twice, or the string holds U+0000 or half a surrogate pair; also when an
+ * argument is NULL or not UTF-8. Any thread.
+ *
+ *     char *number = NULL;
+ *     if (arctos_json_get("{\"info\":{\"task_num\":\"202312210000001\"}}", "/info/task_num", &number) == ARCTOS_OK)
+ *         printf("%s\n", number);
+ *     arctos_free(number);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_json_get(const char *json, const char *pointer, char **answer);
 
@@ -330,36 +409,56 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_json_get(const char *json, const char 
  * `value_json`: any JSON value, such as "15", "true" or "{}".
  *
  * Returns ARCTOS_OK; ARCTOS_NO_VALUE when the parent is not there; ARCTOS_BAD_ARGUMENT for bad JSON, a bad pointer,
- * or a text that is not the library's. Any thread, though one text only by one thread at a time.
+ * a text that is not the library's, and an argument that is NULL or not UTF-8; ARCTOS_INTERNAL when there is no memory
+ * for the new text. Any thread, though one text only by one thread at a time.
  *
  *     char *task = NULL;
- *     arctos_json_set(&task, "/business_id", "15");
- *     arctos_json_set_text(&task, "/out_task_num", "BR0943-187");
- *     ...
+ *     arctos_code code = arctos_json_set(&task, "", "{\"business_id\":15,\"branch_code\":943}");
+ *     if (code == ARCTOS_OK)
+ *         code = arctos_json_set(&task, "/video", "true");
+ *     if (code == ARCTOS_OK)
+ *         printf("%s\n", task);
  *     arctos_free(task);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set(char **json, const char *pointer, const char *value_json);
 
 /**
- * Puts a text into a JSON text as a string, escaped as JSON wants it, in place; otherwise as arctos_json_set.
+ * Puts a text into a JSON text as a string, escaped as JSON wants it, in place; otherwise as arctos_json_set. Use it
+ * for whatever comes from outside: no quote in it can change what is sent.
  *
- * `text`: any UTF-8 text.
+ * `json`, `pointer`: as for arctos_json_set. `text`: any UTF-8 text.
+ *
+ * Returns what arctos_json_set returns. Any thread, though one text only by one thread at a time.
+ *
+ *     char *task = NULL;
+ *     if (arctos_json_set_text(&task, "/task_remark", "asks for \"Ms Lin\"") == ARCTOS_OK)
+ *         printf("%s\n", task);
+ *     arctos_free(task);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_text(char **json, const char *pointer, const char *text);
 
 /**
  * Puts a field of a fixed-length record into a JSON text as a string, in place; otherwise as arctos_json_set.
  *
+ * `json`, `pointer`: as for arctos_json_set.
+ *
  * `data`, `length`: the field, `length` bytes that need no NUL at their end. Blanks and NULs at its end are left
  * out; a field of nothing else is the empty string.
  *
  * `encoding`: the field's encoding; NULL or "UTF-8".
  *
- * Returns, besides what arctos_json_set returns, ARCTOS_BAD_ARGUMENT for a negative length, an encoding that is not
- * known, and bytes that are not of the encoding, such as a character that is cut at the field's end.
+ * Returns what arctos_json_set returns; ARCTOS_BAD_ARGUMENT also for a negative length, an encoding that is not known,
+ * and bytes that are not of the encoding, such as a character that is cut at the field's end. Any thread, though one
+ * text only by one thread at a time.
  *
- *     char record[20] = "BR0943-187          ";
- *     arctos_json_set_field(&task, "/out_task_num", record, sizeof record, NULL);
+ *     const char *record = "BR0943-187          window 4  ";
+ *     char *task = NULL;
+ *     arctos_code code = arctos_json_set_field(&task, "/out_task_num", record, 20, NULL);
+ *     if (code == ARCTOS_OK)
+ *         code = arctos_json_set_field(&task, "/task_remark", record + 20, 10, NULL);
+ *     if (code == ARCTOS_OK)
+ *         printf("%s\n", task);
+ *     arctos_free(task);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_field(char **json, const char *pointer, const char *data, int32_t length, const char *encoding);
 
@@ -370,8 +469,8 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_field(char **json, const char
  *
  * `encoding`: the encoding of the field; NULL or "UTF-8".
  *
- * `buffer`, `size`: the field. It receives as much of the text as fits, never a part of a character, and then
- * `pad` up to its end. With `pad` 0 it always ends with a NUL. With NULL or a size of 0 nothing is written.
+ * `buffer`, `size`: the field, `size` bytes. It receives as much of the text as fits, never a part of a character, and
+ * then `pad` up to its end. With `pad` 0 it always ends with a NUL. With NULL or a size of 0 nothing is written.
  *
  * `pad`: the byte that fills the field, 0 to 255: 32 for a COBOL field, 0 for a C string.
  *
@@ -380,8 +479,10 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_json_set_field(char **json, const char
  * known, or an argument is out of range; the field is all `pad` then, unless `size` or `pad` is what is wrong. Any
  * thread.
  *
- *     char number[20];
- *     arctos_text_copy(text, NULL, number, sizeof number, ' ');
+ *     char field[20];
+ *     int32_t length = arctos_text_copy("202312210000001", NULL, field, (int32_t)sizeof field, ' ');
+ *     if (length >= 0 && length <= (int32_t)sizeof field)
+ *         printf("[%.20s]\n", field);
  */
 ARCTOS_API int32_t ARCTOS_CALL arctos_text_copy(const char *text, const char *encoding, char *buffer, int32_t size, int32_t pad);
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::call::Call;
+use crate::call::{Call, Cause};
 use crate::code::Code;
 use crate::config::{Config, Secret};
 use crate::connection::{Answer, Connection};
@@ -71,7 +71,11 @@ impl Client {
         }
         call.within(options.timeout.unwrap_or(self.config.timeout));
         call.set_host(&self.config.base.authority);
-        let task = Task::read(task, self.config.strict)?;
+        let task = Task::read(task, self.config.strict).inspect_err(|_| {
+            if let Some(number) = contract::number(task) {
+                call.set_number(&number);
+            }
+        })?;
         call.set_number(&task.number);
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(token) = token else {
@@ -92,6 +96,11 @@ impl Client {
 
     /// What the answer, or the lack of one, means.
     fn judge(&self, call: &Rc<Call>, mut answer: Answer, token: &Secret, task: &Task) -> Result<String, Failure> {
+        if !call.sent() && call.status().is_some() {
+            // An answer to a request of which nothing went out is no answer to it.
+            let cause = Cause::Broken("it was answered before the request was sent".to_owned());
+            return Err(Failure::stopped(call, &call.cause().unwrap_or(cause)));
+        }
         let max = self.config.max_response_bytes;
         // A complete head decides, whatever became of the rest.
         let (verdict, body, message) = match call.status().map(contract::status) {
@@ -114,8 +123,8 @@ impl Client {
             private.iter().map(|text| text.as_str()).chain(std::iter::once(token.expose())).collect();
         let said = Said {
             retry_after_ms: answer.retry_after_ms(),
-            server_message: message.map(|message| mask(&message, &secrets, LONGEST_MESSAGE)),
-            server_body: body.filter(|_| self.config.keep_bodies).map(|body| mask(&body, &secrets, LONGEST_BODY)),
+            server_message: message.and_then(|message| mask(&message, &secrets, LONGEST_MESSAGE)),
+            server_body: body.filter(|_| self.config.keep_bodies).and_then(|body| mask(&body, &secrets, LONGEST_BODY)),
         };
         Err(Failure::answered(call, verdict, said))
     }

@@ -47,7 +47,7 @@ codes! {
     Ok = 0, "ARCTOS_OK", Some(Outcome::Created), "created",
         "The call succeeded. From arctos_task_add: the server's status is 1 (success) or 2 (warning)";
     BadArgument = -1, "ARCTOS_BAD_ARGUMENT", Some(Outcome::NotCreated), "not created",
-        "An argument is NULL or not UTF-8, the client is not a living one, or JSON or a JSON pointer given to a JSON function is wrong";
+        "An argument is NULL or not UTF-8, the client is not a living one, or the token, options, JSON or pointer is wrong";
     BadConfig = -2, "ARCTOS_BAD_CONFIG", Some(Outcome::NotCreated), "",
         "The configuration, or a file that it names, is refused; problems lists everything";
     BadTask = -3, "ARCTOS_BAD_TASK", Some(Outcome::NotCreated), "not created",
@@ -69,15 +69,15 @@ codes! {
     NotFound = -22, "ARCTOS_NOT_FOUND", None, "not created",
         "HTTP 404: base_url does not lead to the server's API";
     Rejected = -23, "ARCTOS_REJECTED", None, "not created where the status says so; else unknown",
-        "Another HTTP 4xx";
+        "Another HTTP 4xx: the server does not accept the request";
     Busy = -24, "ARCTOS_BUSY", None, "429: not created; 503: unknown",
-        "HTTP 429 or 503";
+        "HTTP 429 or 503: the server is busy or not available";
     ServerError = -25, "ARCTOS_SERVER_ERROR", None, "unknown",
-        "Another HTTP 5xx";
+        "Another HTTP 5xx: the server failed";
     BadResponse = -26, "ARCTOS_BAD_RESPONSE", None, "unknown; created when the server says so but gives no number",
         "The answer is no readable answer of this API, or a redirect, which is never followed";
     Internal = -99, "ARCTOS_INTERNAL", None, "by what had gone out",
-        "A defect of the library";
+        "A defect of the library: please report it";
 }
 
 impl Code {

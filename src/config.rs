@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Top};
+use crate::json;
 use crate::keys::Keys;
 use crate::tls;
 
@@ -127,17 +127,7 @@ impl Config {
     /// [`Code::BadConfig`], with everything that is wrong.
     pub(crate) fn read(text: &str) -> Result<Config, Failure> {
         let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
-        let object = match json::top(text) {
-            Ok(Top::Object(object)) => object,
-            Ok(Top::Other(kind)) => {
-                let problem = format!("must be a JSON object, not {kind}");
-                return Err(wrong(vec![Problem::new("configuration", problem)]));
-            }
-            Err(error) => {
-                let problem = format!("is not JSON: {error}");
-                return Err(wrong(vec![Problem::new("configuration", problem)]));
-            }
-        };
+        let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("configuration", problem)]))?;
         let mut problems = Vec::new();
         let mut keys = Keys::new("", object, &KEYS, &["tls.roots", "tls.ca_file"], &mut problems);
         let allow_http = keys.boolean("allow_http", false);

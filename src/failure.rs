@@ -175,9 +175,7 @@ impl Failure {
     pub(crate) fn answered(call: &Rc<Call>, verdict: Verdict, said: Said) -> Failure {
         let host = call.host().unwrap_or_default();
         let mut failure = Failure::plain(verdict.code, format!("{host} {}", verdict.meaning));
-        // An answer to a request of which nothing went out is no answer to it.
-        let outcome = if call.sent() { verdict.outcome } else { Outcome::NotCreated };
-        failure.relate(call, outcome);
+        failure.relate(call, verdict.outcome);
         failure.0.retry_after_ms = said.retry_after_ms;
         failure.0.server_message = said.server_message;
         failure.0.server_body = said.server_body;

@@ -24,12 +24,9 @@ struct Array<'a>(Vec<&'a RawValue>);
 /// A key, borrowed where it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
-/// What a JSON text is at its top.
-pub(crate) enum Top<'a> {
-    Object(Object<'a>),
-    /// JSON, but no object; what it is instead.
-    Other(&'static str),
-}
+/// The contents of a string, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -42,11 +39,15 @@ impl<'de> Deserialize<'de> for Key<'de> {
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
                 Ok(Key(Cow::Borrowed(text)))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Key<'de>, E> {
+                Ok(Key(String::from_utf8_lossy(bytes)))
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
             }
         }
-        deserializer.deserialize_str(KeyVisitor)
+        // As bytes: half a surrogate pair is no reason to refuse an object, and names nothing that anyone asks for.
+        deserializer.deserialize_bytes(KeyVisitor)
     }
 }
 
@@ -90,18 +91,19 @@ impl<'de> Deserialize<'de> for Array<'de> {
     }
 }
 
-/// Reads a text that should be an object. The error says where the text stops being JSON, and quotes none of it.
-pub(crate) fn top(text: &str) -> Result<Top<'_>, String> {
+/// Reads a text that must be an object. The error says what is wrong with it, and quotes none of it.
+pub(crate) fn object(text: &str) -> Result<Object<'_>, String> {
     if text.starts_with('\u{feff}') {
-        return Err("it starts with a byte order mark, which JSON does not allow".to_owned());
+        return Err("is not JSON: it starts with a byte order mark".to_owned());
     }
-    match first_byte(text) {
-        Some(b'{') => parse(text).map(Top::Object),
-        _ => parse::<&RawValue>(text).map(|value| Top::Other(kind(value))),
-    }
+    let read = match first_byte(text) {
+        Some(b'{') => parse(text).map(Ok),
+        _ => parse::<&RawValue>(text).map(|value| Err(format!("must be a JSON object, not {}", kind(value)))),
+    };
+    read.map_err(|error| format!("is not JSON: {error}"))?
 }
 
-/// Whether the text is JSON of any kind; the error as that of [`top`].
+/// Whether the text is JSON of any kind; the error says where it stops being so.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     parse::<&RawValue>(text).map(|_| ())
 }
@@ -131,7 +133,7 @@ pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     if !value.get().starts_with('"') {
         return None;
     }
-    serde_json::from_str::<Key>(value.get()).ok().map(|Key(text)| text)
+    serde_json::from_str::<Text>(value.get()).ok().map(|Text(text)| text)
 }
 
 /// Every string, decoded, and every other scalar in a value, keys included, at any depth.
@@ -155,8 +157,8 @@ pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = Cow<'_, str>> {
         let (scalar, after) = rest.split_at(end);
         rest = after;
         // Half a surrogate pair cannot be decoded, and is hidden as it is written.
-        Some(match serde_json::from_str::<Key>(scalar) {
-            Ok(Key(text)) => text,
+        Some(match serde_json::from_str::<Text>(scalar) {
+            Ok(Text(text)) => text,
             Err(_) => Cow::Borrowed(scalar.trim_matches('"')),
         })
     })

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::failure::Problem;
-use crate::json::{self, Object, Top};
+use crate::json::{self, Object};
 use crate::nearest::nearest;
 
 /// The members of one object, and the list of what is wrong with them.
@@ -39,7 +39,12 @@ impl<'a, 'p> Keys<'a, 'p> {
             let field = format!("{place}{key}");
             if !known.contains(&key.as_ref()) {
                 let problem = match nearest(&field, &hints) {
-                    Some(name) => format!("is not a known key; did you mean {name}?"),
+                    Some(name) => match name.strip_prefix(place).unwrap_or(name).split_once('.') {
+                        Some((outer, inner)) => {
+                            format!("is not a known key; did you mean {name}, the key {inner} in the object {outer}?")
+                        }
+                        None => format!("is not a known key; did you mean {name}?"),
+                    },
                     None => format!("is not a known key; known are {}", known.join(", ")),
                 };
                 problems.push(Problem::new(field, problem));
@@ -117,12 +122,9 @@ impl<'a, 'p> Keys<'a, 'p> {
     pub(crate) fn object(&mut self, key: &str) -> Object<'a> {
         let none = Object(Vec::new());
         let Some(value) = self.get(key) else { return none };
-        match json::top(value.get()) {
-            Ok(Top::Object(object)) => object,
-            _ => {
-                self.wrong_type(key, value, "an object");
-                none
-            }
-        }
+        json::object(value.get()).unwrap_or_else(|_| {
+            self.wrong_type(key, value, "an object");
+            none
+        })
     }
 }

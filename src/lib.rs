@@ -7,16 +7,15 @@
 //! |---|---|
 //! | `ffi` | C: pointers, handles, texts, panics. It decides nothing |
 //! | [`Client`] | one client: its configuration, its token, and the way of a call |
-//! | `config` | the configuration's keys, their ranges and defaults |
+//! | `config`, `options` | the keys of a client and of a call, their ranges and defaults; `keys` reads them |
 //! | `contract` | the vendor's endpoint: what a task must be, what an answer means |
 //! | `tls` | whom TLS trusts |
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
+//! | [`json`], `field`, `mask` | JSON without a tree, fields of records, what no document may repeat |
 //! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
 //!
 //! `docs/architecture.md` is the same in prose; `docs/contract.md` numbers the decisions that comments cite.
-
-#![deny(missing_docs)]
 
 mod call;
 mod client;

@@ -6,43 +6,52 @@ use std::ops::Range;
 /// Shorter texts are not masked: they would be found everywhere.
 const SHORTEST: usize = 8;
 const MASK: &str = "***";
+/// How many comparisons of characters may be made for one text, some tenths of a second.
+const MOST_WORK: usize = 200_000_000;
 /// The most bytes that one byte of a secret takes, as in `\\\\u003c` or `&amp;#x3c;`.
 const LONGEST_SPELLING: usize = 12;
 
 /// `text` with `***` in the place of each secret of 8 bytes or more, be it as it is or escaped for JSON or HTML, once
 /// or more often. Of a long text, the first `longest` bytes or somewhat less.
-pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> String {
+///
+/// `None` when there is too much to look for in too much: the server's words are not worth the caller's time then.
+pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> Option<String> {
     // A secret that is cut in two would not be found. Nothing of it is left when more than it can take, with every
     // character escaped twice, is dropped again behind the cut.
     let margin = LONGEST_SPELLING.saturating_mul(secrets.iter().map(|secret| secret.len()).max().unwrap_or(0));
     let cut = text.floor_char_boundary(longest.saturating_add(margin));
-    let mut masked = mask_whole(&text[..cut], secrets);
+    let mut masked = mask_whole(&text[..cut], secrets)?;
     let kept = if cut < text.len() { longest.min(masked.len().saturating_sub(margin)) } else { longest };
     masked.truncate(masked.floor_char_boundary(kept));
-    masked
+    Some(masked)
 }
 
-fn mask_whole(text: &str, secrets: &[&str]) -> String {
+fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
+    let characters = |text: &str| plain(text).into_iter().map(|(character, _)| character).collect::<Vec<char>>();
+    let secrets: Vec<(&str, Vec<char>)> =
+        secrets.iter().filter(|secret| secret.len() >= SHORTEST).map(|secret| (*secret, characters(secret))).collect();
     let plain = plain(text);
-    let mut found: Vec<Range<usize>> = Vec::new();
-    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
-        let wanted: Vec<char> = self::plain(secret).into_iter().map(|(character, _)| character).collect();
-        let Some(first) = wanted.first() else { continue };
-        let mut at = 0;
-        while at + wanted.len() <= plain.len() {
-            let window = &plain[at..at + wanted.len()];
-            if window[0].0 == *first && window.iter().map(|(character, _)| character).eq(&wanted) {
-                found.push(window[0].1.start..window[wanted.len() - 1].1.end);
-                at += wanted.len();
-            } else {
-                at += 1;
+    let work = secrets.iter().map(|(_, wanted)| wanted.len().min(plain.len())).sum::<usize>();
+    if plain.len().saturating_mul(work) > MOST_WORK {
+        return None;
+    }
+    let mut hidden: Vec<Range<usize>> = Vec::new();
+    for (secret, wanted) in &secrets {
+        if wanted.len() < SHORTEST / 2 {
+            // It is made of escapes: without them too little is left to be looked for.
+            hidden.extend(text.match_indices(secret).map(|(start, _)| start..start + secret.len()));
+            continue;
+        }
+        for window in plain.windows(wanted.len()) {
+            if window.iter().map(|(character, _)| character).eq(wanted) {
+                hidden.push(window[0].1.start..window[wanted.len() - 1].1.end);
             }
         }
     }
-    found.sort_by_key(|range| range.start);
+    hidden.sort_by_key(|range| range.start);
     let mut masked = String::with_capacity(text.len());
     let mut done = 0;
-    for range in found {
+    for range in hidden {
         // Secrets may overlap.
         if range.start >= done {
             masked.push_str(&text[done..range.start]);
@@ -51,7 +60,7 @@ fn mask_whole(text: &str, secrets: &[&str]) -> String {
         done = done.max(range.end);
     }
     masked.push_str(&text[done..]);
-    masked
+    Some(masked)
 }
 
 /// The characters of a text without their escapes, each with its place. A text, and the same text escaped any number
@@ -141,7 +150,9 @@ fn entity_after_ampersand(rest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    fn mask(text: &str, secrets: &[&str], longest: usize) -> String {
+        super::mask(text, secrets, longest).expect("little work")
+    }
 
     #[test]
     fn secrets_are_masked_however_they_are_spelled() {
@@ -184,5 +195,17 @@ mod tests {
             }
         }
         assert_eq!(mask("許功", &[], 5), "許");
+    }
+
+    #[test]
+    fn what_would_take_too_long_is_not_shown() {
+        let secret = "a".repeat(200_000) + "b";
+        assert_eq!(super::mask(&"a".repeat(1 << 20), &[&secret], 4096), None);
+        assert_eq!(mask("what the server said", &[&secret], 4096), "what the server said");
+    }
+
+    #[test]
+    fn a_secret_that_is_all_escapes_masks_only_itself() {
+        assert_eq!(mask("A &#x0041; \\\\\\\\a a", &["&#x0041;", "\\\\\\\\a"], 99), "A *** \\\\\\\\a a");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::code::Code;
 use crate::config::LONGEST_MS;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Top};
+use crate::json;
 use crate::keys::Keys;
 
 const KEYS: [&str; 2] = ["timeout_ms", "call_id"];
@@ -27,14 +27,8 @@ impl Options {
     /// # Errors
     /// [`Code::BadArgument`], with everything that is wrong.
     pub fn read(text: &str) -> Result<Options, Failure> {
-        let wrong = |problems| Err(Failure::problems(Code::BadArgument, "the options are refused", problems));
-        let object = match json::top(text) {
-            Ok(Top::Object(object)) => object,
-            Ok(Top::Other(kind)) => {
-                return wrong(vec![Problem::new("options", format!("must be a JSON object, not {kind}"))]);
-            }
-            Err(error) => return wrong(vec![Problem::new("options", format!("is not JSON: {error}"))]),
-        };
+        let wrong = |problems| Failure::problems(Code::BadArgument, "the options are refused", problems);
+        let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("options", problem)]))?;
         let mut problems = Vec::new();
         let mut keys = Keys::new("", object, &KEYS, &[], &mut problems);
         let timeout = keys.optional_integer("timeout_ms", 1..=LONGEST_MS).map(Duration::from_millis);
@@ -45,7 +39,7 @@ impl Options {
         {
             keys.problem("call_id", "must be 1 to 128 bytes without control characters");
         }
-        if problems.is_empty() { Ok(Options { timeout, call_id }) } else { wrong(problems) }
+        if problems.is_empty() { Ok(Options { timeout, call_id }) } else { Err(wrong(problems)) }
     }
 }
 

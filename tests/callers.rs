@@ -1,5 +1,5 @@
-//! The C and the Python caller say the truth to whoever starts them: by exit code, standard output and one line
-//! on standard error, whatever the server does.
+//! The C, the Python and the COBOL caller say the truth to whoever starts them: by exit code, standard output and
+//! one line on standard error, whatever the server does.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,13 +9,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arctos_tests::api::{library_path, root};
-use arctos_tests::tools::{cc, compiler, succeed};
+use arctos_tests::tools::{both, cc, compiler, succeed, tool};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const TOKEN: &str = "token-that-no-output-may-hold";
@@ -24,7 +26,7 @@ const TOKEN: &str = "token-that-no-output-may-hold";
 const SLOW_MS: &str = "4000";
 const IMPATIENT_MS: &str = "2000";
 
-/// The exit codes that both callers document.
+/// The exit codes that all callers document.
 const MADE: i32 = 0;
 const NOT_MADE: i32 = 2;
 const MAYBE_MADE: i32 = 3;
@@ -50,54 +52,71 @@ const CASES: [(&str, i32, &str, bool); 11] = [
 enum Language {
     C,
     Python,
+    Cobol,
 }
 
-const LANGUAGES: [Language; 2] = [Language::C, Language::Python];
-
-/// A folder with the built C caller in it.
+/// A folder with the built callers in it.
 struct Callers {
     folder: TempDir,
+    /// Those that could be built.
+    languages: Vec<Language>,
 }
 
 impl Callers {
-    /// Builds the C caller as strictly as its users may.
+    /// Builds the callers as strictly as their users may; that in COBOL only where its compiler is installed.
     fn new() -> Callers {
         let folder = TempDir::new().expect("a temporary folder");
         let library = fs::canonicalize(library_path())
             .unwrap_or_else(|error| panic!("{}: {error}; run `make build` first", library_path().display()));
-        let mut search = OsString::from("-Wl,-rpath,");
-        search.push(library.parent().expect("a file has a folder"));
+        let libraries = library.parent().expect("a file has a folder");
+        // As DT_RPATH, which goes before the LD_LIBRARY_PATH that cargo sets and where other builds of the library are.
+        let mut search = OsString::from("-Wl,--disable-new-dtags,-rpath,");
+        search.push(libraries);
+        let mut languages = vec![Language::C, Language::Python];
         succeed(
             compiler(&cc())
                 .args(["-std=c89", "-Wno-long-long"])
                 .arg(root().join("examples/c/add_task.c"))
                 .arg(&library)
-                .arg(search)
+                .arg(&search)
                 .arg("-o")
                 .arg(folder.path().join("add_task")),
         );
-        Callers { folder }
+        if let Some(cobc) = tool("the COBOL caller", "cobc", "gnucobol3") {
+            let mut command = Command::new(cobc);
+            command.args(["-x", "-free", "-Wall", "-Werror", "-o"]).arg(folder.path().join("addtask"));
+            command.arg(root().join("examples/cobol/addtask.cob"));
+            command.arg("-L").arg(libraries).args(["-l", "arctos", "-Q"]).arg(&search);
+            assert_eq!(both(&succeed(&mut command)), "", "{command:?}");
+            languages.push(Language::Cobol);
+        }
+        Callers { folder, languages }
+    }
+
+    /// A caller with its token and without arguments.
+    fn bare(&self, language: Language) -> Command {
+        let mut command;
+        match language {
+            Language::C => command = Command::new(self.folder.path().join("add_task")),
+            Language::Python => {
+                command = Command::new("python3");
+                command.arg(root().join("examples/python/add_task.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+            }
+            Language::Cobol => command = Command::new(self.folder.path().join("addtask")),
+        }
+        command.env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null());
+        command
     }
 
     fn command(&self, language: Language, base_url: &str, number: &str, ca_file: Option<&Path>) -> Command {
-        let mut command;
+        let mut command = self.bare(language);
         match language {
-            Language::C => {
-                command = Command::new(self.folder.path().join("add_task"));
-                command.args([base_url, number]).args(ca_file);
-            }
+            Language::C | Language::Cobol => command.args([base_url, number]).args(ca_file),
             Language::Python => {
-                command = Command::new("python3");
-                command
-                    .arg(root().join("examples/python/add_task.py"))
-                    .args(["--base-url", base_url, "--number", number])
-                    .env("PYTHONDONTWRITEBYTECODE", "1");
-                if let Some(ca_file) = ca_file {
-                    command.arg("--ca-file").arg(ca_file);
-                }
+                command.args(["--base-url", base_url, "--number", number]);
+                command.args(ca_file.map(|_| "--ca-file")).args(ca_file)
             }
-        }
-        command.env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null());
+        };
         command
     }
 }
@@ -251,20 +270,32 @@ fn read_body(reader: &mut impl BufRead) -> Vec<u8> {
     body
 }
 
-/// Reads one request and answers it with `body`.
-fn answer(stream: &mut TcpStream, body: &str) {
+/// Reads one request, answers it with `body`, and gives the body that came.
+fn answer(stream: &mut TcpStream, body: &str) -> Vec<u8> {
     let mut reader = BufReader::new(&mut *stream);
-    read_body(&mut reader);
+    let came = read_body(&mut reader);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).expect("the answer goes out");
+    came
 }
 
-/// Every test number of the sandbox, by both callers.
+/// A server that answers one request with `body`: its base URL, and a thread that gives the body that came.
+fn answer_once(body: String) -> (String, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let base_url = format!("http://{}", listener.local_addr().expect("an address"));
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        answer(&mut stream, &body)
+    });
+    (base_url, server)
+}
+
+/// Every test number of the sandbox, by every caller.
 fn every_number(tls: bool) {
     let callers = Callers::new();
     let sandbox = Sandbox::start(tls);
     let ca_file = sandbox.ca_file.as_deref();
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         for (prefix, exit, word, is_made) in CASES {
             let number = format!("{prefix}{language:?}-1");
             let end = End::of(&mut callers.command(language, &sandbox.base_url, &number, ca_file));
@@ -273,11 +304,11 @@ fn every_number(tls: bool) {
             end.check(exit, word, made.as_deref());
         }
 
-        // One waits long enough for a slow answer, the other does not.
+        // The Python caller does not wait long enough for a slow answer, the others do.
         let number = format!("slow-{language:?}-1");
         let mut command = callers.command(language, &sandbox.base_url, &number, ca_file);
         let (exit, word) = match language {
-            Language::C => (MADE, ""),
+            Language::C | Language::Cobol => (MADE, ""),
             Language::Python => {
                 command.args(["--timeout-ms", IMPATIENT_MS]);
                 (MAYBE_MADE, "ARCTOS_TIMEOUT")
@@ -303,21 +334,16 @@ fn every_number_of_the_sandbox_over_https() {
 #[test]
 fn what_the_server_says_is_shown_in_one_line() {
     let callers = Callers::new();
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         for (body, word, exit, said) in [
             (r#"{"status":0,"message":"no\nsuch\u001b[31m branch"}"#, "ARCTOS_FAILED", NOT_MADE, "no such [31m branch"),
             (r#"{"status":2,"message":"a\r\u007fb","info":{"task_num":7}}"#, "warning", MADE, "a  b"),
         ] {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let base_url = format!("http://{}", listener.local_addr().expect("an address"));
-            let server = std::thread::spawn(move || {
-                let (mut stream, _) = listener.accept().expect("a connection");
-                answer(&mut stream, body);
-            });
+            let (base_url, server) = answer_once(body.to_owned());
             let end = End::of(&mut callers.command(language, &base_url, "said-1", None));
-            server.join().expect("the server saw one request");
             end.check(exit, word, Some("7"));
             assert!(end.stderr.contains(said), "{end:?}");
+            server.join().expect("the server saw one request");
         }
     }
 }
@@ -326,7 +352,7 @@ fn what_the_server_says_is_shown_in_one_line() {
 fn without_a_token_nothing_is_made() {
     let callers = Callers::new();
     let sandbox = Sandbox::start(false);
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         let number = format!("no-token-{language:?}");
         let mut command = callers.command(language, &sandbox.base_url, &number, None);
         let end = End::of(command.env_remove("ARCTOS_TOKEN"));
@@ -342,7 +368,7 @@ fn where_nothing_listens_nothing_is_made() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
     let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         let end = End::of(&mut callers.command(language, &format!("http://{address}"), "nobody-1", None));
         end.check(NOT_MADE, "ARCTOS_CONNECT", None);
     }
@@ -358,7 +384,7 @@ fn without_the_right_authority_nothing_is_made() {
     let garbage = callers.folder.path().join("garbage.pem");
     fs::write(&garbage, "no certificate").expect("a file");
     let missing = callers.folder.path().join("missing.pem");
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         for (ca_file, word) in
             [(&stranger, "ARCTOS_TLS"), (&garbage, "ARCTOS_BAD_CONFIG"), (&missing, "ARCTOS_BAD_CONFIG")]
         {
@@ -373,11 +399,10 @@ fn without_the_right_authority_nothing_is_made() {
 #[test]
 fn an_argument_that_is_missing_or_wrong_makes_nothing() {
     let callers = Callers::new();
-    let c = Command::new(callers.folder.path().join("add_task")).output().expect("the C caller runs");
-    assert_eq!(c.status.code(), Some(NOT_MADE));
-    let python = Command::new("python3").arg(root().join("examples/python/add_task.py")).output().expect("python3");
-    assert_eq!(python.status.code(), Some(NOT_MADE));
-    for language in LANGUAGES {
+    for &language in &callers.languages {
+        let end = End::of(&mut callers.bare(language));
+        assert_eq!((end.exit, &*end.stdout), (Some(NOT_MADE), ""), "{end:?}");
+        assert!(end.stderr.contains("usage: "), "{end:?}");
         let end = End::of(&mut callers.command(language, "ftp://127.0.0.1", "wrong-1", None));
         end.check(NOT_MADE, "ARCTOS_BAD_CONFIG", None);
         let end = End::of(&mut callers.command(language, "http://127.0.0.1:1", "", None));
@@ -386,6 +411,12 @@ fn an_argument_that_is_missing_or_wrong_makes_nothing() {
         let ca_file = Path::new(OsStr::from_bytes(b"\xff"));
         let end = End::of(&mut callers.command(language, "https://127.0.0.1:1", "wrong-1", Some(ca_file)));
         end.check(NOT_MADE, "ARCTOS_BAD_", None);
+
+        // A caller with a field for the token must not send the part that its field holds.
+        let mut command = callers.command(language, "http://127.0.0.1:1", "wrong-1", None);
+        let end = End::of(command.env("ARCTOS_TOKEN", "x".repeat(10_000)));
+        end.check(NOT_MADE, "ARCTOS_BAD_CONFIG", None);
+        assert!(!end.stderr.contains("xxxx"), "{end:?}");
     }
 }
 
@@ -395,7 +426,7 @@ fn an_argument_that_is_missing_or_wrong_makes_nothing() {
 fn a_number_that_cannot_be_printed_is_made_without_a_number() {
     let callers = Callers::new();
     let sandbox = Sandbox::start(false);
-    for language in LANGUAGES {
+    for &language in &callers.languages {
         for (what, redirection) in [("full", ">/dev/full"), ("closed", ">&-")] {
             let number = format!("{what}-{language:?}-1");
             let caller = callers.command(language, &sandbox.base_url, &number, None);
@@ -406,6 +437,53 @@ fn a_number_that_cannot_be_printed_is_made_without_a_number() {
             let made = sandbox.made(&number).unwrap_or_else(|| panic!("not made: {end:?}"));
             end.check(MADE_WITHOUT_NUMBER, &format!("the task number {made} could not be printed"), None);
         }
+    }
+}
+
+/// What only a caller with fields of fixed lengths can do wrong.
+#[test]
+fn the_cobol_record_is_sent_without_what_fills_it_up_and_never_cut() {
+    let callers = Callers::new();
+    if !callers.languages.contains(&Language::Cobol) {
+        return;
+    }
+    let made = |number: &str| format!(r#"{{"status":1,"message":"success","info":{{"task_num":"{number}"}}}}"#);
+
+    let longest = "  \"許 功蓋\" of forty bytes".to_owned() + &"x".repeat(11);
+    assert_eq!(longest.len(), 40, "the length of the field");
+    // East of Greenwich by 8 hours, and west of it by 3 and a half.
+    for (number, zone) in [("187", "A-8"), (&longest, "B3:30")] {
+        let (base_url, server) = answer_once(made("12345678901234567890"));
+        let end = End::of(callers.command(Language::Cobol, &base_url, number, None).env("TZ", zone));
+        end.check(MADE, "", Some("12345678901234567890"));
+        let body = server.join().expect("the server saw one request");
+        let mut body: Value = serde_json::from_slice(&body).expect("JSON");
+        let time = body["task_time"].take();
+        let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs() + 24 * 60 * 60;
+        let time: u64 = time.as_str().and_then(|time| time.parse().ok()).expect("seconds");
+        assert!(time.abs_diff(tomorrow) <= 60, "{time} is not tomorrow, {tomorrow}");
+        let wanted = json!({
+            "business_id": 15, "out_task_num": number, "task_type": "normal", "task_notify": false, "task_time": null,
+            "task_remark": "Housing loan, first talk", "branch_code": "943", "room_type": "normal", "video": true,
+        });
+        assert_eq!(body, wanted);
+    }
+
+    // A number of the server's that its field would cut is not printed, and is not lost either.
+    let (base_url, server) = answer_once(made("123456789012345678901"));
+    let end = End::of(&mut callers.command(Language::Cobol, &base_url, "long-1", None));
+    end.check(MADE_WITHOUT_NUMBER, "the task number 123456789012345678901 is longer than its field", None);
+    server.join().expect("the server saw one request");
+
+    // Arguments that their fields would cut are not sent.
+    let long = "x".repeat(1025);
+    for (what, base_url, number, ca_file) in [
+        ("OUT-TASK-NUM", "https://127.0.0.1:1", &*format!("{longest}x"), None),
+        ("BASE-URL", &*format!("https://127.0.0.1:1/{long}"), "1", None),
+        ("CA-FILE", "https://127.0.0.1:1", "1", Some(Path::new(&long))),
+    ] {
+        let end = End::of(&mut callers.command(Language::Cobol, base_url, number, ca_file));
+        end.check(NOT_MADE, &format!("{what} is longer than its field"), None);
     }
 }
 

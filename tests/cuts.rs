@@ -4,8 +4,8 @@
 
 use arctos_tests::expected::{BAD_RESPONSE_UNKNOWN, BROKEN_UNKNOWN, Expected, MADE};
 use arctos_tests::http::{Framing, answer, answer_head, find, success_body};
-use arctos_tests::server::{Script, Step};
-use arctos_tests::stage::{Stage, Table};
+use arctos_tests::server::{Change, Script, Step};
+use arctos_tests::stage::{Stage, run_all};
 use arctos_tests::tls::Version;
 
 const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked(25), Framing::Close];
@@ -51,15 +51,12 @@ fn expected(framing: Framing, sent: usize, meant: bool) -> Expected {
 }
 
 fn cut_after_each_byte(framing: Framing, end: End) {
-    let stage = Stage::http();
     let whole = whole(framing);
-    let mut table = Table::new();
-    for sent in 0..=whole.len() {
-        let script = end.of(Script::made().send(&whole[..sent]));
+    let row = |sent| {
         let case = format!("{framing:?}, {sent} of {} bytes, {end:?}", whole.len());
-        table.take(stage.attempt(&case, expected(framing, sent, end != End::Reset), |_| script));
-    }
-    table.finish();
+        (case, expected(framing, sent, end != End::Reset), end.of(Script::made().send(&whole[..sent])))
+    };
+    run_all(Stage::http, (0..=whole.len()).map(row).collect());
 }
 
 #[test]
@@ -92,42 +89,41 @@ fn close_delimited_and_a_reset() {
     cut_after_each_byte(Framing::Close, End::Reset);
 }
 
-/// Every tenth byte of the answer goes out in whole records, and then the connection ends.
+/// The answer up to each byte goes out in whole records, and then the connection ends.
 fn cut_between_records(version: Version) {
-    let stage = Stage::https(version);
-    let mut table = Table::new();
+    let mut rows = Vec::new();
     for framing in FRAMINGS {
         let whole = whole(framing);
-        for sent in (0..whole.len()).step_by(10).chain([whole.len() - 1, whole.len()]) {
+        for sent in 0..=whole.len() {
             for end in [End::Close, End::Fin, End::Reset] {
-                let script = end.of(Script::made().send(&whole[..sent]));
                 let case = format!("{version:?} {framing:?}, {sent} of {} bytes, {end:?}", whole.len());
-                table.take(stage.attempt(&case, expected(framing, sent, end == End::Close), |_| script));
+                let script = end.of(Script::made().send(&whole[..sent]));
+                rows.push((case, expected(framing, sent, end == End::Close), script));
             }
         }
     }
-    table.finish();
+    run_all(|| Stage::https(version), rows);
 }
 
-/// Every tenth byte of the answer's record goes out, and then the connection ends.
+/// The record with the answer goes out up to each of its bytes, and then the connection ends.
 fn cut_inside_a_record(version: Version) {
     let stage = Stage::https(version);
-    let mut table = Table::new();
+    let mut rows = Vec::new();
     for framing in FRAMINGS {
         let whole = whole(framing);
-        let all = Script::made().then(Step::Records(whole.clone(), usize::MAX)).close();
-        let length = stage.run("the whole record", MADE, |_| all).seen.records;
+        let all = Script::made().then(Step::Records(whole.clone(), Change::None)).close();
+        let length = stage.run("the whole record", MADE, |_| all).seen.records.len();
         assert!(length > whole.len(), "a record is longer than what it holds");
-        for sent in (0..length).step_by(10).chain([length - 1, length]) {
+        for sent in 0..=length {
             for end in [End::Fin, End::Reset] {
-                let script = end.of(Script::made().then(Step::Records(whole.clone(), sent)));
                 let case = format!("{version:?} {framing:?}, {sent} of {length} bytes of the record, {end:?}");
                 let arrived = if sent == length { whole.len() } else { 0 };
-                table.take(stage.attempt(&case, expected(framing, arrived, false), |_| script));
+                let script = end.of(Script::made().then(Step::Records(whole.clone(), Change::First(sent))));
+                rows.push((case, expected(framing, arrived, false), script));
             }
         }
     }
-    table.finish();
+    run_all(|| Stage::https(version), rows);
 }
 
 #[test]

@@ -1,83 +1,68 @@
-//! A call ends at its deadline, whatever the server does, and nothing of it arrives afterwards.
+//! A call ends at its deadline, whatever the server does; no thread runs for it, and nothing of it is sent afterwards.
 
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arctos_tests::api::{Owned, task};
-use arctos_tests::expected::{Expected, TIMEOUT_NOT_CREATED, TIMEOUT_UNKNOWN};
-use arctos_tests::http::{Framing, answer, answer_head, success_body};
-use arctos_tests::ledger::truth;
-use arctos_tests::server::{Script, Step};
-use arctos_tests::stage::{Done, Stage, config, with};
+use arctos_tests::deadline::{FullQueue, Phase, Phases, Round, Scheme, longer_than_both_buffers};
+use arctos_tests::expected::MADE;
+use arctos_tests::http::{Framing, answer, answer_head, head, success_body};
+use arctos_tests::server::{Change, Script, Step};
+use arctos_tests::stage::{Stage, config};
 use arctos_tests::tls::{Identity, Version};
-use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
+use serde_json::json;
 
-/// The deadline of every case but those with a long task.
-const DEADLINE: Duration = Duration::from_millis(600);
+/// The deadline of every call but those with a long task.
+const DEADLINE: Duration = Duration::from_millis(300);
+const SLOWLY: Duration = Duration::from_millis(100);
 
-/// Runs a call that must end at its deadline: not earlier, and no later than a second after a thread that
-/// slept to the same instant.
-#[track_caller]
-fn on_time<T>(deadline: Duration, call: impl FnOnce() -> T) -> T {
-    let deadline = Instant::now() + deadline;
-    let control = std::thread::spawn(move || {
-        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-        Instant::now()
-    });
-    let result = call();
-    let returned = Instant::now();
-    let control = control.join().expect("the thread only sleeps");
-    assert!(returned >= deadline, "returned {:?} before the deadline", deadline - returned);
-    let late = returned.saturating_duration_since(control);
-    assert!(late <= Duration::from_secs(1), "returned {late:?} after the deadline");
-    result
-}
-
-/// The whole call has `DEADLINE`, the connection far more.
-fn whole() -> Value {
-    json!({ "timeout_ms": 600 })
-}
-
-/// The connection has `DEADLINE`, the whole call far more.
-fn connecting() -> Value {
-    json!({ "connect_timeout_ms": 600 })
-}
-
-#[track_caller]
-fn ends(stage: &Stage, case: &str, expected: Expected, task: impl FnOnce(&str) -> String, script: Script) -> Done {
-    let number = stage.number();
-    let task = task(&number);
-    let result = stage.attempt_call(case, expected, &number, script, |client| on_time(DEADLINE, || client.add(&task)));
-    result.unwrap_or_else(|wrong| panic!("{wrong}"))
-}
+const CALL: &str = "timeout_ms";
+const CONNECTION: &str = "connect_timeout_ms";
 
 #[test]
-fn a_server_that_says_nothing() {
-    let made = || Script::made().then(Step::AwaitRelease);
-    ends(&Stage::http_with(whole()), "http", TIMEOUT_UNKNOWN, task, made());
-    ends(&Stage::http_with(whole()), "http, unread", TIMEOUT_UNKNOWN, task, Script::silent().then(Step::AwaitRelease));
-    for version in [Version::Tls12, Version::Tls13] {
-        let stage = Stage::https_with(Identity::right(version), whole());
-        ends(&stage, &format!("{version:?}"), TIMEOUT_UNKNOWN, task, made());
+fn connecting() {
+    let queue = FullQueue::new("127.0.0.1", 0);
+    let mut phases = Phases::default();
+    for limit in [CALL, CONNECTION] {
+        for scheme in ["http", "https"] {
+            let config = config(&format!("{scheme}://{}", queue.address()));
+            phases.run_unconnected(scheme, Round::of_twenty(DEADLINE), config, Phase::CONNECT.by(limit));
+        }
     }
+    phases.finish();
+    queue.nobody_came().unwrap();
 }
 
 #[test]
-fn a_server_that_does_not_answer_the_handshake() {
-    for (keys, what) in [(connecting(), "of the connection"), (whole(), "of the call")] {
-        let stage = Stage::https_with(Identity::right(Version::Tls13), keys);
-        let script = Script::silent().then(Step::AwaitRelease);
-        let done = ends(&stage, &format!("the deadline {what}"), TIMEOUT_NOT_CREATED, task, script);
-        assert_eq!(done.seen.request_bytes(), 0);
+fn the_handshake() {
+    let mut phases = Phases::default();
+    let mut run = |case: &str, version, limit, script: Script| {
+        let script = script.then(Step::AwaitRelease);
+        let phase = Phase::HANDSHAKE.by(limit);
+        phases.run(case, Round::of_twenty(DEADLINE), Scheme::Https(version), phase, script);
+    };
+    let first = |change| Script::silent().then(Step::Flight(change));
+    let second = |change| first(Change::None).then(Step::Flight(change));
+    for limit in [CALL, CONNECTION] {
+        run("unread", Version::Tls13, limit, Script::silent());
     }
+    for (version, limit) in [(Version::Tls12, CONNECTION), (Version::Tls13, CALL)] {
+        run("unanswered", version, limit, first(Change::First(0)));
+        run("a byte", version, limit, first(Change::First(1)));
+        run("a header", version, limit, first(Change::First(5)));
+        run("all but a byte", version, limit, first(Change::Without(1)));
+        run("a byte at a time", version, limit, first(Change::Slow(SLOWLY)));
+    }
+    run("the client's part unread", Version::Tls12, CALL, first(Change::None));
+    run("the client's part unanswered", Version::Tls12, CONNECTION, second(Change::First(0)));
+    run("all but the last byte of all", Version::Tls12, CALL, second(Change::Without(1)));
+    phases.finish();
 }
 
 #[test]
-fn the_deadline_of_the_connection_ends_with_the_handshake() {
-    let stage = Stage::https_with(Identity::right(Version::Tls13), with(connecting(), json!({ "timeout_ms": 50_000 })));
+fn the_connections_own_ends_with_the_handshake() {
+    let keys = json!({ "connect_timeout_ms": 600, "timeout_ms": 50_000 });
+    let stage = Stage::https_with(Identity::right(Version::Tls13), keys);
     let pause = Duration::from_millis(1200);
-    stage.run("a slow answer", arctos_tests::expected::MADE, |number| {
+    stage.run("a slow answer", MADE, |number| {
         let whole = answer("200 OK", Framing::Length, success_body(number).as_bytes());
         // The pause stands between the two halves of the answer and is longer than the connection may take.
         let half = whole.len() / 2;
@@ -85,78 +70,54 @@ fn the_deadline_of_the_connection_ends_with_the_handshake() {
     });
 }
 
-/// The server reads the handshake at most, and the task is longer than what the two kernels hold.
-#[track_caller]
-fn does_not_read(stage: &Stage, script: Script) {
-    const LENGTH: usize = 32 << 20;
-    let number = stage.number();
-    let remark = format!("\"task_remark\":\"{}\",\"video\"", "x".repeat(LENGTH));
-    let task = task(&number).replace("\"video\"", &remark);
-    let script = script.then(Step::AwaitRelease);
-    // A busy machine needs a while to read a task of this length, and the clock runs from the entry.
-    let call = |client: &Owned| on_time(Duration::from_secs(3), || client.add(&task));
-    let done = stage.attempt_call("unread", TIMEOUT_UNKNOWN, &number, script, call);
-    let seen = done.unwrap_or_else(|wrong| panic!("{wrong}")).seen;
-    assert!(seen.raw > 0 && seen.raw < LENGTH as u64, "the kernels took {} bytes", seen.raw);
+#[test]
+fn sending_the_request() {
+    let mut phases = Phases::default();
+    // A task of that length takes time to read, which is the processors' and not the deadline's: five at once. And the
+    // clock runs from the entry.
+    let deadline = Duration::from_millis(600);
+    for scheme in Scheme::ALL {
+        let round = Round { threads: 5, calls: 4, remark: longer_than_both_buffers(), ..Round::of_twenty(deadline) };
+        let script = if scheme == Scheme::Http { Script::silent() } else { Script::silent().then(Step::Handshake) };
+        phases.run("unread", round, scheme, Phase::REQUEST, script.then(Step::AwaitRelease));
+    }
+    phases.finish();
 }
 
 #[test]
-fn a_server_that_does_not_read() {
-    does_not_read(&Stage::http_with(json!({ "timeout_ms": 3000 })), Script::silent());
-}
-
-#[test]
-fn a_server_that_does_not_read_tls_1_2() {
-    let stage = Stage::https_with(Identity::right(Version::Tls12), json!({ "timeout_ms": 3000 }));
-    does_not_read(&stage, Script::silent().then(Step::Handshake));
-}
-
-#[test]
-fn a_server_that_does_not_read_tls_1_3() {
-    let stage = Stage::https_with(Identity::right(Version::Tls13), json!({ "timeout_ms": 3000 }));
-    does_not_read(&stage, Script::silent().then(Step::Handshake));
-}
-
-#[test]
-fn a_server_that_answers_a_byte_at_a_time() {
-    let pause = Duration::from_millis(100);
+fn waiting_for_the_answer() {
+    let mut phases = Phases::default();
+    let mut run = |case: &str, scheme, script| {
+        phases.run(case, Round::of_twenty(DEADLINE), scheme, Phase::ANSWER, script);
+    };
     let body = success_body("N");
-    let head = answer_head("200 OK", Framing::Length, body.len());
-    for stage in [Stage::http_with(whole()), Stage::https_with(Identity::right(Version::Tls13), whole())] {
-        let slow_head = Script::made().then(Step::Pieces(head.clone(), 1, pause));
-        ends(&stage, "in the head", TIMEOUT_UNKNOWN, task, slow_head);
-        let slow_body = Script::made().send(&*head).then(Step::Pieces(body.clone().into(), 1, pause));
-        ends(&stage, "in the body", TIMEOUT_UNKNOWN, task, slow_body);
-        let interim = arctos_tests::http::head("103 Early Hints", &[]).repeat(50);
-        let length = interim.len() / 50;
-        ends(
-            &stage,
-            "interim answers",
-            TIMEOUT_UNKNOWN,
-            task,
-            Script::made().then(Step::Pieces(interim, length, pause)),
-        );
+    let whole_head = answer_head("200 OK", Framing::Length, body.len());
+    run("unread", Scheme::Http, Script::silent().then(Step::AwaitRelease));
+    for scheme in Scheme::ALL {
+        run("no answer", scheme, Script::made().then(Step::AwaitRelease));
+        run("half a head", scheme, Script::made().send(&whole_head[..20]).then(Step::AwaitRelease));
+        run("no body", scheme, Script::made().send(&*whole_head).then(Step::AwaitRelease));
+        run("a slow head", scheme, Script::made().then(Step::Pieces(whole_head.clone(), 1, SLOWLY)));
+        let slow_body = Step::Pieces(body.clone().into(), 1, SLOWLY);
+        run("a slow body", scheme, Script::made().send(&*whole_head).then(slow_body));
     }
+    let early = head("103 Early Hints", &[]);
+    let slow_early = Step::Pieces(early.repeat(50), early.len(), SLOWLY);
+    run("slow interim answers", Scheme::Http, Script::made().then(slow_early));
+    phases.finish();
 }
 
 #[test]
-fn a_host_that_accepts_no_connection() {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    socket.bind(&any.into()).expect("a port");
-    socket.listen(0).expect("a queue");
-    let address = socket.local_addr().expect("an address").as_socket().expect("of the net");
-    // When the queue of the listener is full the kernel drops what would open another connection.
-    let patience = Duration::from_millis(300);
-    let waiting: Vec<TcpStream> = std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).collect();
-    assert!(!waiting.is_empty(), "the queue has room for one at least");
-    for keys in [connecting(), whole()] {
-        for scheme in ["http", "https"] {
-            let client = Owned::new(&with(config(&format!("{scheme}://{address}")), keys.clone()));
-            let reply = on_time(DEADLINE, || client.add(&task("BR0943-187")));
-            let expected = (TIMEOUT_NOT_CREATED.code, TIMEOUT_NOT_CREATED.outcome);
-            assert_eq!((reply.code, reply.outcome), expected, "{scheme} {keys} {reply:?}");
-            assert_eq!(truth(&reply, 0, &[]), Ok(()));
-        }
-    }
+fn signals_do_not_move_it() {
+    let mut phases = Phases::default();
+    let storm = Round { signals: true, ..Round::of_twenty(DEADLINE) };
+    let queue = FullQueue::new("127.0.0.1", 0);
+    let config = config(&format!("http://{}", queue.address()));
+    phases.run_unconnected("the connection", storm.clone(), config, Phase::CONNECT);
+    let https = Scheme::Https(Version::Tls13);
+    let silent = Script::silent().then(Step::AwaitRelease);
+    phases.run("the handshake", storm.clone(), https, Phase::HANDSHAKE.by(CONNECTION), silent);
+    let read = Script::made().then(Step::AwaitRelease);
+    phases.run("the answer", storm, Scheme::Http, Phase::ANSWER, read);
+    phases.finish();
 }

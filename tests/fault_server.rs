@@ -10,7 +10,7 @@ use arctos_tests::api::{BROKEN, CREATED, FORBIDDEN, NOT_CREATED, OK, Reply, UNKN
 use arctos_tests::expected;
 use arctos_tests::http::{Framing, Request, Said, answer, chunks, success_body};
 use arctos_tests::ledger::truth;
-use arctos_tests::server::{Script, Seen, Server, Step};
+use arctos_tests::server::{Change, Script, Seen, Server, Step};
 use arctos_tests::tls::{Authority, Identity, Version};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -185,7 +185,7 @@ fn every_status_has_one_expected_answer() {
 }
 
 /// A TLS client that trusts the authority.
-fn tls(server: &Server, authority: &Authority) -> StreamOwned<ClientConnection, TcpStream> {
+fn client(authority: &Authority) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -194,7 +194,7 @@ fn tls(server: &Server, authority: &Authority) -> StreamOwned<ClientConnection, 
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(server))
+    ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
 #[test]
@@ -206,12 +206,16 @@ fn tls_is_spoken_and_cut_at_the_byte() {
             (Script::made().send("whole").close(), "whole", None),
             (Script::made().send("torn").fin(), "torn", Some(ErrorKind::UnexpectedEof)),
             (Script::made().send("torn").reset(), "torn", Some(ErrorKind::ConnectionReset)),
-            (Script::made().then(Step::Records("half".into(), 12)).fin(), "", Some(ErrorKind::UnexpectedEof)),
+            (
+                Script::made().then(Step::Records("half".into(), Change::First(12))).fin(),
+                "",
+                Some(ErrorKind::UnexpectedEof),
+            ),
             (Script::silent().then(Step::Read(3)).reset(), "", Some(ErrorKind::ConnectionReset)),
         ] {
             let from = server.connections();
             server.next(script);
-            let mut stream = tls(&server, &authority);
+            let mut stream = StreamOwned::new(client(&authority), connect(&server));
             let number = format!("N{from}");
             stream.write_all(&request(&number)).unwrap();
             assert_eq!(read_all(&mut stream), (text.as_bytes().to_vec(), end), "{version:?}");
@@ -220,6 +224,41 @@ fn tls_is_spoken_and_cut_at_the_byte() {
             assert!(seen.handshaken && seen.plain == request(&number), "{seen:?}");
             assert_eq!(server.ledger().made(&number), u32::from(seen.request.is_some()));
             assert!(seen.flights[0] > 100 && seen.flights[1] > seen.flights[0], "{:?}", seen.flights);
+        }
+    }
+}
+
+#[test]
+fn a_flight_is_changed_as_the_script_says() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let authority = Authority::new();
+        let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+        let sent = |change| {
+            let from = server.connections();
+            server.next(Script::silent().then(Step::Flight(change)).fin());
+            let mut socket = connect(&server);
+            // The first flight of a client, and no more of it.
+            client(&authority).write_tls(&mut socket).unwrap();
+            let (came, end) = read_all(&socket);
+            assert_eq!(end, None);
+            drop(socket);
+            (came, server.settle(from).unwrap()[0].records.clone())
+        };
+        for (change, wanted) in [
+            (Change::None, (|whole| whole) as fn(Vec<u8>) -> Vec<u8>),
+            (Change::First(10), |whole| whole[..10].to_vec()),
+            (Change::First(0), |_| vec![]),
+            (Change::Without(3), |whole| whole[..whole.len() - 3].to_vec()),
+            (Change::Followed(b"more"), |whole| [whole, b"more".to_vec()].concat()),
+            (Change::Slow(Duration::ZERO), |whole| whole),
+            (Change::Flipped(7), |mut whole| {
+                whole[7] ^= 0x80;
+                whole
+            }),
+        ] {
+            let (came, whole) = sent(change);
+            assert!(whole.len() > 500, "{version:?} {change:?}: {}", whole.len());
+            assert_eq!(came, wanted(whole), "{version:?} {change:?}");
         }
     }
 }

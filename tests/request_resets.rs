@@ -1,12 +1,14 @@
 //! A connection that ends while the request goes out, before it, or right after it.
 
-use arctos_tests::api::{Owned, task};
+use std::sync::Arc;
+
+use arctos_tests::api::{NOT_CREATED, Owned, task};
 use arctos_tests::expected::{BROKEN_UNKNOWN, CONNECT_NOT_CREATED, MADE};
 use arctos_tests::http::{Framing, answer};
 use arctos_tests::ledger::truth;
-use arctos_tests::server::{Script, Step};
-use arctos_tests::stage::{Stage, Table, config};
-use arctos_tests::tls::{Identity, Version};
+use arctos_tests::server::{Change, Script, Server, Step};
+use arctos_tests::stage::{Stage, config, config_tls, run_all};
+use arctos_tests::tls::{Authority, Identity, Version};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
@@ -15,43 +17,37 @@ fn made(number: &str) -> Script {
     Script::made().send(answer("200 OK", Framing::Length, body.as_bytes())).close()
 }
 
-fn end_after_each_byte(end: fn(Script) -> Script) {
-    let stage = Stage::http();
-    let length = stage.run("a whole call", MADE, made).seen.request.expect("a request").length;
-    let mut table = Table::new();
+type End = fn(Script) -> Script;
+
+/// The ways in which a connection ends; over plain HTTP the last two are one.
+const ENDS: [(&str, End); 3] = [("reset", Script::reset), ("FIN", Script::fin), ("close_notify", Script::close)];
+
+/// The connection ends when the server has read each number of the request's bytes.
+fn end_after_each_byte(stage: impl Fn() -> Stage + Sync, ends: &[(&str, End)]) {
+    let length = stage().run("a whole call", MADE, made).seen.request.expect("a request").length;
+    let mut rows = Vec::new();
     for read in 1..=length {
-        let script = end(Script::silent().then(Step::Read(read)));
-        table.take(stage.attempt(&format!("{read} of {length} bytes read"), BROKEN_UNKNOWN, |_| script));
-    }
-    table.finish();
-    assert_eq!(stage.server.ledger().all().len(), 1, "nothing but the first call made an appointment");
-}
-
-#[test]
-fn reset_after_each_byte_of_the_request() {
-    end_after_each_byte(Script::reset);
-}
-
-#[test]
-fn closed_after_each_byte_of_the_request() {
-    end_after_each_byte(Script::fin);
-}
-
-#[test]
-fn over_tls_after_every_tenth_byte_of_the_request() {
-    for version in [Version::Tls12, Version::Tls13] {
-        let stage = Stage::https(version);
-        let length = stage.run("a whole call", MADE, made).seen.request.expect("a request").length;
-        let mut table = Table::new();
-        for read in (1..length).step_by(10).chain([length]) {
-            for end in [Script::reset, Script::fin, Script::close] {
-                let script = end(Script::silent().then(Step::Read(read)));
-                let case = format!("{version:?}, {read} of {length} bytes read");
-                table.take(stage.attempt(&case, BROKEN_UNKNOWN, |_| script));
-            }
+        for (what, end) in ends {
+            let case = format!("{read} of {length} bytes read, {what}");
+            rows.push((case, BROKEN_UNKNOWN, end(Script::silent().then(Step::Read(read)))));
         }
-        table.finish();
     }
+    run_all(stage, rows);
+}
+
+#[test]
+fn ended_after_each_byte_of_the_request() {
+    end_after_each_byte(Stage::http, &ENDS[..2]);
+}
+
+#[test]
+fn ended_after_each_byte_of_the_request_over_tls_1_2() {
+    end_after_each_byte(|| Stage::https(Version::Tls12), &ENDS);
+}
+
+#[test]
+fn ended_after_each_byte_of_the_request_over_tls_1_3() {
+    end_after_each_byte(|| Stage::https(Version::Tls13), &ENDS);
 }
 
 #[test]
@@ -59,7 +55,7 @@ fn ended_after_the_appointment_was_made() {
     for (scheme, stage) in
         [("http", Stage::http()), ("TLS 1.2", Stage::https(Version::Tls12)), ("TLS 1.3", Stage::https(Version::Tls13))]
     {
-        for end in [Script::reset, Script::fin, Script::close] {
+        for (_, end) in ENDS {
             let done = stage.run(scheme, BROKEN_UNKNOWN, |_| end(Script::made()));
             assert_eq!(stage.server.ledger().made(&done.number), 1);
         }
@@ -70,7 +66,7 @@ fn ended_after_the_appointment_was_made() {
 fn a_big_request_is_reset_while_it_goes_out() {
     let stage = Stage::http();
     let remark = "x".repeat(32 << 20);
-    for end in [Script::reset, Script::fin] {
+    for (_, end) in &ENDS[..2] {
         let number = stage.number();
         let task = task(&number).replace("\"video\"", &format!("\"task_remark\":\"{remark}\",\"video\""));
         let script = end(Script::silent().then(Step::Read(1 << 20)));
@@ -106,20 +102,11 @@ fn a_refused_connection_is_not_created() {
     }
 }
 
-#[test]
-fn a_name_that_is_unknown_is_not_created() {
-    // RFC 6761: names below `.invalid` do not exist.
-    let client = Owned::new(&config("https://arctos.bank.invalid"));
-    let reply = client.add(&task("BR0943-187"));
-    assert_eq!((reply.code, reply.outcome), (CONNECT_NOT_CREATED.code, CONNECT_NOT_CREATED.outcome), "{reply:?}");
-    assert_eq!(truth(&reply, 0, &[]), Ok(()));
-}
-
 /// The handshake ends after each byte of what the server must read before the client is done with it.
 fn end_in_the_handshake(version: Version) {
     let identity = Identity { resumption: false, ..Identity::right(version) };
-    let stage = Stage::https_with(identity, json!({}));
-    let flights = stage.run("a whole call", MADE, made).seen.flights;
+    let stage = || Stage::https_with(identity, json!({}));
+    let flights = stage().run("a whole call", MADE, made).seen.flights;
     // With TLS 1.3 the client's request follows its second flight at once, and so the handshake is over
     // for the client when its first flight is answered. With TLS 1.2 it waits for an answer to the second.
     let length = match version {
@@ -128,17 +115,16 @@ fn end_in_the_handshake(version: Version) {
     };
     let length = usize::try_from(length).expect("a length");
     assert!(length > 100, "{flights:?}");
-    let mut table = Table::new();
+    let mut rows = Vec::new();
     for read in 0..length {
-        for (what, end) in [("reset", Script::reset as fn(Script) -> Script), ("closed", Script::fin)] {
-            let script = end(Script::silent().then(Step::Raw(read)));
+        for (what, end) in &ENDS[..2] {
             let case = format!("{version:?}, {read} of {length} bytes, {what}");
-            let Some(done) = table.take(stage.attempt(&case, CONNECT_NOT_CREATED, |_| script)) else { continue };
-            assert_eq!(done.seen.request_bytes(), 0, "{case}");
+            rows.push((case, CONNECT_NOT_CREATED, end(Script::silent().then(Step::Raw(read)))));
         }
     }
-    table.finish();
-    assert_eq!(stage.server.ledger().all().len(), 1, "nothing but the first call made an appointment");
+    for (case, done) in run_all(stage, rows) {
+        assert_eq!(done.seen.request_bytes(), 0, "{case}");
+    }
 }
 
 #[test]
@@ -149,4 +135,53 @@ fn ended_in_the_handshake_of_tls_1_2() {
 #[test]
 fn ended_in_the_handshake_of_tls_1_3() {
     end_in_the_handshake(Version::Tls13);
+}
+
+/// The server's handshake ends after each of its bytes: first its first flight, then what follows the client's second.
+fn end_in_the_servers_flights(version: Version) {
+    let authority = Authority::new();
+    let config = authority.server(Identity::right(version));
+    let stage = || {
+        let server = Server::start("127.0.0.1", Some(Arc::clone(&config)));
+        let client = Owned::new(&config_tls(&server.base_url(), &authority));
+        Stage::of(server, client)
+    };
+    let first = |change| Script::silent().then(Step::Flight(change));
+    let second = |change| first(Change::None).then(Step::Flight(change));
+    // With TLS 1.3 the client is done after the server's first flight: its request goes out, and the server's second
+    // flight are session tickets.
+    let later = match version {
+        Version::Tls12 => CONNECT_NOT_CREATED,
+        Version::Tls13 => BROKEN_UNKNOWN,
+    };
+    let length = |expected, script: Script| {
+        stage().run("a flight without its last byte", expected, |_| script.fin()).seen.records.len()
+    };
+    let lengths = [length(CONNECT_NOT_CREATED, first(Change::Without(1))), length(later, second(Change::Without(1)))];
+    // Signatures differ in length by a few bytes, so that the end is reached from both sides.
+    let changes = |length: usize| (0..length - 10).map(Change::First).chain((1..=30).map(Change::Without));
+    let mut rows = Vec::new();
+    for change in changes(lengths[0]) {
+        for (what, end) in &ENDS[..2] {
+            let case = format!("{version:?}, first flight of {} bytes, {change:?}, {what}", lengths[0]);
+            rows.push((case, CONNECT_NOT_CREATED, end(first(change))));
+        }
+    }
+    for change in changes(lengths[1]) {
+        let case = format!("{version:?}, second flight of {} bytes, {change:?}, FIN", lengths[1]);
+        rows.push((case, later, second(change).fin()));
+    }
+    for (case, done) in run_all(stage, rows) {
+        assert_eq!(done.seen.request_bytes() == 0, done.reply.outcome == NOT_CREATED, "{case}");
+    }
+}
+
+#[test]
+fn ended_in_the_servers_flights_of_tls_1_2() {
+    end_in_the_servers_flights(Version::Tls12);
+}
+
+#[test]
+fn ended_in_the_servers_flights_of_tls_1_3() {
+    end_in_the_servers_flights(Version::Tls13);
 }

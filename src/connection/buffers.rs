@@ -4,6 +4,8 @@
 
 use zeroize::Zeroize;
 
+use super::head::LONGEST;
+
 const SIZE: usize = 16 * 1024;
 
 #[derive(Default)]
@@ -68,8 +70,9 @@ impl ureq::unversioned::transport::Buffers for Buffers {
             (self.consumed, self.filled) = (0, self.filled - self.consumed);
         }
         let wanted = (self.input.len() * 2).max(SIZE);
-        // Memory that cannot be had leaves the buffer full, which the transport reports.
-        if self.filled == self.input.len() && reserve(&mut self.input, wanted) {
+        // A head, or a line of a chunked body, that is longer than a head may be leaves the buffer full, which the
+        // transport reports; so does memory that cannot be had.
+        if self.filled == self.input.len() && wanted <= 2 * LONGEST && reserve(&mut self.input, wanted) {
             self.input.resize(wanted, 0);
         }
         &mut self.input[self.filled..]

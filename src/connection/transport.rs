@@ -131,6 +131,8 @@ fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
 struct Tls {
     socket: TcpStream,
     session: Box<ClientConnection>,
+    /// What is wrong with the records behind those that were good.
+    broke: Option<Cause>,
 }
 
 /// Opens TLS and hands all of its handshake to the socket, so that whatever is written later is the request.
@@ -142,9 +144,10 @@ fn handshake(
 ) -> Result<Tls, Cause> {
     call.phase(Phase::Handshake);
     let session = ClientConnection::new(config, name).map_err(|error| Cause::Tls(tls::explain(&error)))?;
-    let mut tls = Tls { socket, session: Box::new(session) };
+    let mut tls = Tls { socket, session: Box::new(session), broke: None };
     let closed = |error: io::Error| Cause::Connect(format!("closed during the TLS handshake: {error}"));
     while tls.session.is_handshaking() || tls.session.wants_write() {
+        in_time(call)?;
         if tls.session.wants_write() {
             match tls.session.write_tls(&mut Quiet(&tls.socket)) {
                 Ok(_) => {}
@@ -202,6 +205,7 @@ enum Wish {
 
 /// Waits until the socket is ready, within the call's deadline.
 fn wait(call: &Call, socket: &TcpStream, wish: Wish) -> Result<(), Cause> {
+    in_time(call)?;
     let (until, limit) = call.until();
     let (read, write) = (!matches!(wish, Wish::Write), !matches!(wish, Wish::Read));
     match sys::wait(socket, read, write, until) {
@@ -244,7 +248,7 @@ impl fmt::Debug for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.abort {
+        if self.abort || sys::unsent(self.socket()) {
             sys::reset_on_close(self.socket());
         }
         self.request.zeroize();
@@ -313,9 +317,7 @@ impl Wire {
             }
         }
         loop {
-            // A server that never pauses must not outrun the deadline.
-            in_time(call)?;
-            match self.receive()? {
+            match self.receive(call)? {
                 Received::Bytes => {
                     if !self.head_done {
                         self.look_at_head(call)?;
@@ -350,7 +352,11 @@ impl Wire {
                 // What the server said before it broke the connection counts more than that it did.
                 Err(cause) => {
                     self.abort = true;
-                    return if self.answer_came(call).unwrap_or(false) { Ok(()) } else { Err(cause) };
+                    return match self.answer_came(call) {
+                        Ok(true) => Ok(()),
+                        Err(alert @ Cause::Tls(_)) => Err(alert),
+                        Ok(false) | Err(_) => Err(cause),
+                    };
                 }
             }
         }
@@ -359,7 +365,7 @@ impl Wire {
     /// Reads what is there; whether it is the whole head of an answer.
     fn answer_came(&mut self, call: &Call) -> Result<bool, Cause> {
         while !self.head_done {
-            match self.receive()? {
+            match self.receive(call)? {
                 Received::Bytes => self.look_at_head(call)?,
                 Received::Nothing => break,
                 Received::End => return Err(Cause::Broken("it was closed before the request was sent".to_owned())),
@@ -374,6 +380,8 @@ impl Wire {
     fn push(&mut self, call: &Call, rest: &mut &[u8]) -> Result<bool, Cause> {
         let broke = |error: io::Error| Cause::Broken(error.to_string());
         loop {
+            // What has not begun by then must not begin.
+            in_time(call)?;
             let written = match &mut self.stream {
                 Stream::Plain(_) if rest.is_empty() => return Ok(true),
                 Stream::Plain(socket) => (&*socket).write(rest).inspect(|count| *rest = &rest[*count..]),
@@ -399,7 +407,9 @@ impl Wire {
     }
 
     /// Reads what is there into the buffer.
-    fn receive(&mut self) -> Result<Received, Cause> {
+    fn receive(&mut self, call: &Call) -> Result<Received, Cause> {
+        // A server that never pauses must not outrun the deadline.
+        in_time(call)?;
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             return Err(Cause::Unreadable("it does not fit into memory".to_owned()));
@@ -426,10 +436,18 @@ impl Wire {
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     // No close_notify: whoever cut the connection, it was not the server's TLS.
-                    Err(_) => return Err(Cause::Broken("it was closed without TLS being closed".to_owned())),
+                    Err(_) => {
+                        let cut = Cause::Broken("it was closed without TLS being closed".to_owned());
+                        return Err(tls.broke.take().unwrap_or(cut));
+                    }
                 }
+                if let Some(cause) = tls.broke.take() {
+                    return Err(cause);
+                }
+                in_time(call)?;
                 match tls.session.read_tls(&mut &tls.socket) {
-                    Ok(_) => tls.process()?,
+                    // What came before a bad record counts: it is read first.
+                    Ok(_) => tls.broke = tls.process().err(),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break Received::Nothing,
                     Err(error) => return Err(Cause::Broken(error.to_string())),

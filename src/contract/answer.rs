@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::code::Code;
 use crate::failure::Verdict;
-use crate::json;
+use crate::json::{self, Object};
 use crate::outcome::Outcome;
 
 /// What a complete head says by itself.
@@ -52,23 +51,6 @@ pub(crate) enum Envelope {
     Not(Verdict, Option<String>),
 }
 
-/// The answer's members as they came. A member that stands twice is refused by the derived reader.
-#[derive(Deserialize)]
-struct Members<'a> {
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    info: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Info<'a> {
-    #[serde(borrow)]
-    task_num: Option<&'a RawValue>,
-}
-
 /// Reads the envelope of a 2xx.
 pub(crate) fn envelope(body: &str) -> Envelope {
     use Outcome::{Created, NotCreated, Unknown};
@@ -79,16 +61,22 @@ pub(crate) fn envelope(body: &str) -> Envelope {
         let meaning = format!("gave an answer that cannot be read: {why}; the appointment may have been made");
         not(Code::BadResponse, Unknown, &meaning, None)
     };
-    let members: Members = match object(body) {
+    let members = match json::object(body) {
+        Ok(_) if body.is_empty() => return unreadable("it is empty"),
         Ok(members) => members,
-        Err(why) => return unreadable(&why),
+        Err(why) => return unreadable(&format!("it {why}")),
     };
-    let message = members.message.and_then(text);
-    let number = task_num(members.info);
-    match (members.status.and_then(text).as_deref(), number) {
+    let (Ok(status), Ok(said), Ok(info)) =
+        (once(&members, "status"), once(&members, "message"), once(&members, "info"))
+    else {
+        return unreadable("a member stands twice in it");
+    };
+    let message = said.and_then(text);
+    let number = task_num(info);
+    match (status.and_then(text).as_deref(), number) {
         (Some("1" | "2"), Number::There) => Envelope::Made,
         // Decision 10: made, and the caller must not be told that nothing happened.
-        (Some("1" | "2"), Number::Missing) => {
+        (Some("1" | "2"), Number::Missing | Number::Unreadable) => {
             not(Code::BadResponse, Created, "made the appointment but gave no task number", message)
         }
         (Some("0"), Number::Missing) => {
@@ -99,7 +87,7 @@ pub(crate) fn envelope(body: &str) -> Envelope {
             not(Code::Failed, NotCreated, meaning, message)
         }
         // Decision 10a: the server contradicts itself.
-        (Some("0"), Number::There) => not(
+        (Some("0"), Number::There | Number::Unreadable) => not(
             Code::BadResponse,
             Unknown,
             "says that it failed and gives a task number all the same; the appointment may have been made",
@@ -116,20 +104,14 @@ pub(crate) fn envelope(body: &str) -> Envelope {
 
 /// The server's own words in a body of any status, for the support desk.
 pub(crate) fn message(body: &str) -> Option<String> {
-    object::<Members>(body).ok()?.message.and_then(text)
+    once(&json::object(body).ok()?, "message").ok()?.and_then(text)
 }
 
-/// Reads an object; serde would take an array for a derived struct too.
-fn object<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
-    if !body.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-        return Err(match json::check(body) {
-            Ok(()) => "it is JSON, but no object".to_owned(),
-            Err(_) if body.is_empty() => "it is empty".to_owned(),
-            Err(error) => format!("it is not JSON: {error}"),
-        });
-    }
-    // serde's errors quote names of members, which are those above, and nothing else.
-    serde_json::from_str(body).map_err(|error| error.to_string())
+/// The member of this name, where it stands once; an error where it stands more often.
+fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<&'a RawValue>, ()> {
+    let mut named = members.iter().filter(|(key, _)| key == name);
+    let first = named.next().map(|(_, value)| *value);
+    if named.next().is_some() { Err(()) } else { Ok(first) }
 }
 
 /// The contents of a string, or a number as it is written (decision 8).
@@ -143,22 +125,32 @@ fn text(value: &RawValue) -> Option<String> {
 
 enum Number {
     There,
+    /// Missing, null or empty, which are the same.
     Missing,
+    /// Something is there, and it cannot be said what.
+    Unreadable,
 }
 
-/// Decision 10: missing, null and empty are the same, a number is a number.
+/// Decision 10: a number may be a string or a number.
 fn task_num(info: Option<&RawValue>) -> Number {
-    let value = info
-        .and_then(|info| object::<Info>(info.get()).ok())
-        .and_then(|info| info.task_num)
-        // A string that no UTF-8 text can hold is there all the same.
-        .filter(|value| match json::kind(value) {
-            "a string" => json::string(value).is_none_or(|text| !text.trim().is_empty()),
-            kind => kind == "a number",
-        });
-    match value {
-        Some(_) => Number::There,
+    let Some(info) = info.filter(|info| !is_empty(info)) else { return Number::Missing };
+    let Ok(number) = json::object(info.get()).map_err(drop).and_then(|members| once(&members, "task_num")) else {
+        return Number::Unreadable;
+    };
+    match number.filter(|number| !is_empty(number)) {
         None => Number::Missing,
+        Some(number) if matches!(json::kind(number), "a string" | "a number") => Number::There,
+        Some(_) => Number::Unreadable,
+    }
+}
+
+/// What servers write for nothing: null, a string of blanks, and an array or object without contents.
+fn is_empty(value: &RawValue) -> bool {
+    match json::kind(value) {
+        "null" => true,
+        "a string" => json::string(value).is_some_and(|text| text.trim().is_empty()),
+        "an array" | "an object" => json::scalars(value).next().is_none(),
+        _ => false,
     }
 }
 
@@ -189,6 +181,13 @@ mod tests {
             (r#"{"status":0}"#, -20, Some(NotCreated)),
             (r#"{"status":"0","message":3,"info":{"task_num":null}}"#, -20, Some(NotCreated)),
             (r#"{"status":0,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":0,"info":[]}"#, -20, Some(NotCreated)),
+            (r#"{"status":0,"info":{"task_num":"7","task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":0,"info":{"\ud800":1,"task_num":"7"}}"#, -26, Some(Unknown)),
+            (r#"{"status":0,"info":[{"task_num":"7"}]}"#, -26, Some(Unknown)),
+            (r#"{"status":0,"info":{"task_num":["7"]}}"#, -26, Some(Unknown)),
+            (r#"{"status":0,"info":"7"}"#, -26, Some(Unknown)),
+            (r#"{"status":1,"\ud800":0,"info":{"task_num":"7"}}"#, 0, None),
             (r#"{"status":3,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
             (r#"{"status":1.0,"info":{"task_num":"7"}}"#, -26, Some(Unknown)),
             (r#"{"status":"1 ","info":{"task_num":"7"}}"#, -26, Some(Unknown)),

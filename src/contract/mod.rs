@@ -7,8 +7,8 @@ mod answer;
 mod task;
 
 pub(crate) use answer::{Envelope, Status, envelope, message, status};
-pub(crate) use task::Task;
 pub use task::task_check;
+pub(crate) use task::{Task, number};
 
 /// The path of the endpoint below the base URL.
 pub(crate) const PATH: &str = "/api/task/do_add";

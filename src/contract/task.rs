@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Object, Top};
+use crate::json::{self, Object};
 use crate::nearest::nearest;
 
 /// A documented field.
@@ -76,19 +76,7 @@ impl Task {
     /// Reads a task and lists all that is wrong with it; where that is `strict`, fields that are not documented too.
     pub(crate) fn read(text: &str, strict: bool) -> Result<Task, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
-        let Object(members) = match json::top(text) {
-            Ok(Top::Object(object)) => object,
-            Ok(Top::Other(kind)) => {
-                return Err(wrong(vec![Problem::new("task", format!("must be a JSON object, not {kind}"))]));
-            }
-            Err(error) => {
-                return Err(Failure::problems(
-                    Code::BadTask,
-                    "the task is not JSON",
-                    vec![Problem::new("task", error)],
-                ));
-            }
-        };
+        let Object(members) = json::object(text).map_err(|problem| wrong(vec![Problem::new("task", problem)]))?;
         let mut problems = twice(&members);
         let mut notes = Vec::new();
         for (key, value) in &members {
@@ -148,7 +136,7 @@ impl Task {
 
     /// What a server may echo and no document may repeat: every text and number of remarks and undocumented fields.
     pub(crate) fn private(&self) -> Vec<Zeroizing<String>> {
-        let Ok(Top::Object(Object(members))) = json::top(&self.body) else { return Vec::new() };
+        let Ok(Object(members)) = json::object(&self.body) else { return Vec::new() };
         let documented = |key: &str| FIELDS.iter().any(|field| field.name == key) && !REMARKS.contains(&key);
         members
             .iter()
@@ -157,6 +145,13 @@ impl Task {
             .map(|text| Zeroizing::new(text.into_owned()))
             .collect()
     }
+}
+
+/// The out_task_num of a task that may be wrong otherwise, so that its failure can name it.
+pub(crate) fn number(text: &str) -> Option<String> {
+    let Object(members) = json::object(text).ok()?;
+    let (_, value) = members.iter().find(|(key, _)| key == "out_task_num")?;
+    json::string(value).map(Cow::into_owned)
 }
 
 fn note(key: &str) -> String {

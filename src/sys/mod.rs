@@ -11,7 +11,7 @@ mod windows;
 #[cfg(windows)]
 use windows as platform;
 
-pub(crate) use platform::{reset_on_close, spawn, wait};
+pub(crate) use platform::{reset_on_close, spawn, unsent, wait};
 
 use std::time::{Duration, Instant};
 

@@ -27,6 +27,14 @@ pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) 
     }
 }
 
+/// Whether the system still holds output that the peer has not acknowledged, and would go on sending after a close.
+pub(crate) fn unsent(socket: &TcpStream) -> bool {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one int to the pointer that it is given.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    asked != 0 || count > 0
+}
+
 /// Makes the closing of the socket a reset: whatever of its output the system still holds is dropped.
 pub(crate) fn reset_on_close(socket: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -30,6 +30,11 @@ pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) 
     }
 }
 
+/// Whether the system may still hold output that the peer has not acknowledged. It does not tell here.
+pub(crate) fn unsent(_: &TcpStream) -> bool {
+    true
+}
+
 /// Makes the closing of the socket a reset: whatever of its output the system still holds is dropped.
 pub(crate) fn reset_on_close(socket: &TcpStream) {
     let linger = LINGER { l_onoff: 1, l_linger: 0 };

@@ -1,11 +1,14 @@
 //! What the tests stand on: the C functions of the library that ships, and servers that misbehave.
 
 pub mod api;
+pub mod deadline;
 pub mod expected;
 pub mod http;
 pub mod ledger;
 pub mod server;
+pub mod service;
 pub mod stage;
 pub mod sys;
 pub mod tls;
 pub mod tools;
+pub mod vectors;

@@ -30,6 +30,8 @@ pub enum Step {
     Read(usize),
     /// Does the handshake of TLS and reads nothing more than that needs.
     Handshake,
+    /// Reads until the handshake of TLS fails, and says so to the client.
+    Refuse,
     /// Reads the whole request, strictly.
     Request,
     /// Enters the request's `out_task_num` into the ledger.
@@ -40,8 +42,14 @@ pub enum Step {
     Send(Vec<u8>),
     /// Sends bytes in pieces of a size, with a pause after each.
     Pieces(Vec<u8>, usize, Duration),
-    /// Over TLS: encrypts the bytes and sends so many bytes of the records.
-    Records(Vec<u8>, usize),
+    /// Sends bytes again and again, without a pause, until the client leaves.
+    Flood(Vec<u8>),
+    /// Over TLS: encrypts the bytes and sends the records, changed.
+    Records(Vec<u8>, Change),
+    /// Over TLS: reads until the handshake has an answer, and sends that, changed.
+    Flight(Change),
+    /// Over TLS 1.3: goes on with new keys, and asks the client to do so too.
+    KeyUpdate,
     /// Sends bytes past TLS.
     Bare(Vec<u8>),
     /// Waits until the client's kernel has acknowledged everything, so that a reset drops nothing.
@@ -54,6 +62,23 @@ pub enum Step {
     Fin,
     /// Sends RST.
     Reset,
+}
+
+/// What becomes of bytes of TLS on their way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// All of them are sent.
+    None,
+    /// Only so many are sent.
+    First(usize),
+    /// So many at the end are not sent.
+    Without(usize),
+    /// Others are sent behind them in one piece.
+    Followed(&'static [u8]),
+    /// The highest bit of the one at this place is turned over.
+    Flipped(usize),
+    /// They are sent one at a time, with a pause after each.
+    Slow(Duration),
 }
 
 /// The steps of one connection.
@@ -79,6 +104,12 @@ impl Script {
     /// One more step.
     pub fn then(mut self, step: Step) -> Script {
         self.0.push(step);
+        self
+    }
+
+    /// The steps of another script.
+    pub fn and(mut self, script: Script) -> Script {
+        self.0.extend(script.0);
         self
     }
 
@@ -118,8 +149,8 @@ pub struct Seen {
     pub segments: u32,
     /// The bytes of the answer that were sent whole; over TLS before encryption.
     pub sent: Vec<u8>,
-    /// How many bytes [`Step::Records`] could have sent.
-    pub records: usize,
+    /// The bytes that [`Step::Records`] or [`Step::Flight`] would have sent unchanged, those of the last such step.
+    pub records: Vec<u8>,
     /// Whether the handshake of TLS was done.
     pub handshaken: bool,
     /// The bytes that the socket had given when the client's first flight, and when the handshake, were whole.
@@ -225,6 +256,12 @@ impl Server {
         format!("{scheme}://{host}:{}", self.address.port())
     }
 
+    /// Makes the kernel take no more than about twice so many bytes that the server does not read, on connections
+    /// that are still to come.
+    pub fn receive_buffer(&self, bytes: usize) {
+        SockRef::from(&*self.listener).set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+    }
+
     /// Sets the script of the next connection.
     pub fn next(&self, script: Script) {
         self.shared.lock().scripts.push_back(script);
@@ -277,6 +314,13 @@ impl Server {
         let state = self.shared.lock();
         let arrived = |slot: &Slot| slot.socket.as_ref().map(|socket| slot.seen.raw + sys::unread(socket) as u64);
         state.slots[from..].iter().map(arrived).collect()
+    }
+
+    /// How many bytes each connection from the one with this index on has brought, read by the server or not.
+    pub fn brought(&self, from: usize) -> Vec<u64> {
+        // In this order: what was read from a connection that had ended before grows no more.
+        let arrived = self.arrived(from);
+        arrived.iter().zip(self.seen(from)).map(|(arrived, seen)| arrived.unwrap_or(seen.raw)).collect()
     }
 
     /// Lets the scripts of all connections that there are go past [`Step::AwaitRelease`].
@@ -342,7 +386,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             tls.set_buffer_limit(None);
             tls
         });
-        let worker = Worker { shared: Arc::clone(shared), index, socket, tls };
+        let worker = Worker { shared: Arc::clone(shared), index, socket, tls, holding: false };
         let script = script.unwrap_or_else(|| Script::silent().then(Step::Reset));
         state.threads.push(std::thread::spawn(move || worker.run(script)));
         drop(state);
@@ -354,6 +398,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 enum Stop {
     /// The client, or the test, has left.
     Left(String),
+    /// TLS has failed.
+    Tls(String),
     /// The client did what it must not do.
     Fault(String),
 }
@@ -369,6 +415,8 @@ struct Worker {
     index: usize,
     socket: Arc<TcpStream>,
     tls: Option<ServerConnection>,
+    /// Whether what TLS has to say stays with it for now.
+    holding: bool,
 }
 
 impl Worker {
@@ -382,7 +430,7 @@ impl Worker {
             }
             match self.step(step, &mut steps) {
                 Ok(()) => {}
-                Err(Stop::Left(note)) => {
+                Err(Stop::Left(note) | Stop::Tls(note)) => {
                     self.see(|seen| seen.note = Some(note));
                     break;
                 }
@@ -395,7 +443,7 @@ impl Worker {
         if reset {
             SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
         } else {
-            while let Ok(1..) = self.receive(usize::MAX) {}
+            self.read_on();
         }
         let extra = |seen: &Seen| seen.request.as_ref().map_or(0, |request| seen.plain.len() - request.length);
         let mut state = self.shared.lock();
@@ -443,6 +491,14 @@ impl Worker {
                 }
                 Ok(())
             }
+            Step::Refuse => loop {
+                match self.receive_some(1) {
+                    Ok(()) if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) => {}
+                    Ok(()) => return Err(Stop::Fault("nothing is wrong with the handshake".to_owned())),
+                    Err(Stop::Tls(_)) => return Ok(()),
+                    Err(stop) => return Err(stop),
+                }
+            },
             Step::Request => loop {
                 match self.see(|seen| Request::parse(&seen.plain)).map_err(Stop::Fault)? {
                     None => self.receive_some(usize::MAX)?,
@@ -478,23 +534,36 @@ impl Worker {
                 }
                 Ok(())
             }
-            Step::Records(bytes, count) => {
+            Step::Flood(bytes) => loop {
+                match &mut self.tls {
+                    None => (&*self.socket).write_all(&bytes)?,
+                    Some(tls) => {
+                        tls.writer().write_all(&bytes)?;
+                        self.flush()?;
+                    }
+                }
+            },
+            Step::Records(bytes, change) => {
                 let tls = self.tls.as_mut().expect("records are of TLS");
                 tls.writer().write_all(&bytes)?;
-                let mut records = Vec::new();
-                while tls.wants_write() {
-                    tls.write_tls(&mut records)?;
+                self.send_changed(change)?;
+                if matches!(change, Change::None | Change::Followed(_)) {
+                    self.see(|seen| seen.sent.extend_from_slice(&bytes));
                 }
-                let sent = records.get(..count).unwrap_or(&records);
-                (&*self.socket).write_all(sent)?;
-                let whole = sent.len() == records.len();
-                self.see(|seen| {
-                    seen.records = records.len();
-                    if whole {
-                        seen.sent.extend_from_slice(&bytes);
-                    }
-                });
                 Ok(())
+            }
+            Step::Flight(change) => {
+                self.holding = true;
+                while !self.tls.as_ref().expect("a flight is of TLS").wants_write() {
+                    self.receive_some(usize::MAX)?;
+                }
+                self.holding = false;
+                self.send_changed(change)
+            }
+            Step::KeyUpdate => {
+                let tls = self.tls.as_mut().expect("keys are of TLS");
+                tls.refresh_traffic_keys().map_err(|error| Stop::Fault(format!("no KeyUpdate: {error}")))?;
+                self.flush()
             }
             Step::Bare(bytes) => Ok((&*self.socket).write_all(&bytes)?),
             Step::Acknowledged => {
@@ -542,9 +611,37 @@ impl Worker {
         Ok(())
     }
 
+    /// Sends what TLS has to say, changed.
+    fn send_changed(&mut self, change: Change) -> Result<(), Stop> {
+        let tls = self.tls.as_mut().expect("called with TLS only");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records)?;
+        }
+        self.see(|seen| seen.records.clone_from(&records));
+        match change {
+            Change::None => {}
+            Change::First(count) => records.truncate(count),
+            Change::Without(count) => records.truncate(records.len().saturating_sub(count)),
+            Change::Followed(others) => records.extend_from_slice(others),
+            Change::Flipped(place) => match records.get_mut(place) {
+                Some(byte) => *byte ^= 0x80,
+                None => return Err(Stop::Fault(format!("there is no byte {place} to change"))),
+            },
+            Change::Slow(pause) => {
+                for byte in records {
+                    (&*self.socket).write_all(&[byte])?;
+                    std::thread::sleep(pause);
+                }
+                return Ok(());
+            }
+        }
+        Ok((&*self.socket).write_all(&records)?)
+    }
+
     /// Sends what TLS has to say.
     fn flush(&mut self) -> Result<(), Stop> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.holding) else { return Ok(()) };
         while tls.wants_write() {
             tls.write_tls(&mut &*self.socket)?;
         }
@@ -560,32 +657,46 @@ impl Worker {
 
     /// Reads at most so many bytes from the socket: how many it were, 0 at the end.
     fn receive(&mut self, most: usize) -> Result<usize, Stop> {
-        let mut buffer = [0_u8; 16 * 1024];
-        let most = most.min(buffer.len());
-        let count = loop {
+        let bytes = self.take(most)?;
+        self.decrypt(&bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// Reads until the client closes, whatever it sends, and says nothing more.
+    fn read_on(&mut self) {
+        self.holding = true;
+        while let Ok(bytes) = self.take(usize::MAX)
+            && !bytes.is_empty()
+        {
+            // TLS may have come to its end, the bytes are counted all the same.
+            let _ = self.decrypt(&bytes);
+        }
+    }
+
+    /// Takes at most so many bytes from the socket, none at the end.
+    fn take(&mut self, most: usize) -> Result<Vec<u8>, Stop> {
+        let mut buffer = vec![0_u8; most.min(16 * 1024)];
+        loop {
             if !sys::wait_readable(&self.socket, PATIENCE) {
                 return Err(Stop::Left("nothing came".to_owned()));
             }
             // Under the lock, so that `arrived` never counts bytes twice or not at all.
             let mut state = self.shared.lock();
-            if let Some(count) = sys::receive_now(&self.socket, &mut buffer[..most])? {
+            if let Some(count) = sys::receive_now(&self.socket, &mut buffer)? {
+                buffer.truncate(count);
                 let seen = &mut state.slots[self.index].seen;
                 seen.raw += count as u64;
                 if self.tls.is_none() {
-                    seen.plain.extend_from_slice(&buffer[..count]);
+                    seen.plain.extend_from_slice(&buffer);
                 }
-                break count;
+                return Ok(buffer);
             }
-        };
-        if self.tls.is_some() {
-            self.decrypt(&buffer[..count])?;
         }
-        Ok(count)
     }
 
     fn decrypt(&mut self, mut records: &[u8]) -> Result<(), Stop> {
         while !records.is_empty() {
-            let tls = self.tls.as_mut().expect("called with TLS only");
+            let Some(tls) = &mut self.tls else { return Ok(()) };
             let handshaking = tls.is_handshaking();
             tls.read_tls(&mut records)?;
             let processed = tls.process_new_packets();
@@ -607,7 +718,7 @@ impl Worker {
             });
             self.flush()?;
             if let Err(error) = processed {
-                return Err(Stop::Left(format!("TLS: {error}")));
+                return Err(Stop::Tls(format!("TLS: {error}")));
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! One client and one server, and the way every case goes: call, look at the wire, settle, check.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::api::{Owned, Reply, task};
+use crate::api::{OK, Owned, Reply, task};
 use crate::expected::Expected;
 use crate::ledger::truth;
 use crate::server::{Script, Seen, Server};
@@ -152,6 +153,10 @@ impl Stage {
         {
             return Err(format!("{} bytes arrived after the call had returned", only.raw - at_return));
         }
+        // One connection is one try.
+        if reply.code != OK && reply.json()["attempts"] != 1 {
+            return Err(format!("not one attempt; {}", context()));
+        }
         truth(&reply, self.server.ledger().made(number), &seen).map_err(|wrong| format!("{wrong}; {}", context()))?;
         if (reply.code, reply.outcome) != (expected.code, expected.outcome) {
             return Err(format!("another code or outcome; {}", context()));
@@ -159,6 +164,42 @@ impl Stage {
         Ok(Done { reply, seen: only.clone(), number: number.to_owned() })
     }
 }
+
+/// One row of a long table: what it is called, what must come of it, and what the server does.
+pub type Row = (String, Expected, Script);
+
+/// Runs many cases on several stages at once, since most of their time they wait, for an acknowledgement above all.
+/// Fails unless all were right, and gives what came of each.
+#[track_caller]
+pub fn run_all(stage: impl Fn() -> Stage + Sync, rows: Vec<Row>) -> Vec<(String, Done)> {
+    const STAGES: usize = 8;
+    let rows = Mutex::new(rows.into_iter());
+    let results = Mutex::new((Table::new(), Vec::new()));
+    let work = || {
+        let stage = stage();
+        loop {
+            let next = rows.lock().expect("taking a row does not panic").next();
+            let Some((case, expected, script)) = next else { return };
+            let result = stage.attempt(&case, expected, |_| script);
+            let (table, done) = &mut *results.lock().expect("noting a result does not panic");
+            done.extend(table.note(result).map(|one| (case, one)));
+            if table.wrong.len() >= ENOUGH {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..STAGES {
+            scope.spawn(work);
+        }
+    });
+    let (table, done) = results.into_inner().expect("noting a result does not panic");
+    table.finish();
+    done
+}
+
+/// A library that is wrong everywhere would make a table wait for each case.
+const ENOUGH: usize = 20;
 
 /// The failures of a table of cases.
 #[derive(Debug, Default)]
@@ -176,18 +217,16 @@ impl Table {
     /// Takes the result of one case; the case itself when it was right.
     #[track_caller]
     pub fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
-        self.cases += 1;
-        match result {
-            Ok(done) => Some(done),
-            Err(wrong) => {
-                self.wrong.push(wrong);
-                // A library that is wrong everywhere would make the table wait for each case.
-                if self.wrong.len() == 20 {
-                    self.fail();
-                }
-                None
-            }
+        let done = self.note(result);
+        if self.wrong.len() == ENOUGH {
+            self.fail();
         }
+        done
+    }
+
+    fn note<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        self.cases += 1;
+        result.map_err(|wrong| self.wrong.push(wrong)).ok()
     }
 
     /// Fails unless there were cases and all were right.

@@ -2,11 +2,17 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::NoServerSessionStorage;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
 use tempfile::NamedTempFile;
 
 /// The versions of TLS that a server speaks.
@@ -18,6 +24,27 @@ pub enum Version {
     Tls13,
 }
 
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is one for clients only.
+    WrongUsage,
+    /// It is that of an authority, which may sign others and be no server.
+    OfAnAuthority,
+    /// It is signed by its own key and nobody else's.
+    SelfSigned,
+    /// It is signed by a certificate that may sign nothing.
+    SignedByNoAuthority,
+    /// It was changed after it had been signed.
+    Altered,
+    /// The server does not have its key.
+    KeyOfAnother,
+}
+
 /// What a server shows of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
@@ -25,22 +52,39 @@ pub struct Identity {
     pub version: Version,
     /// The names in its certificate.
     pub names: &'static [&'static str],
-    /// Whether the certificate's time is over.
-    pub expired: bool,
+    /// What is wrong with its certificate.
+    pub flaw: Option<Flaw>,
     /// Whether it offers to resume sessions.
     pub resumption: bool,
+    /// Whether it lets in only clients that have a certificate of its authority.
+    pub asks_for_certificate: bool,
+    /// Whether it takes only a kind of key for which no client has one ready, so that it asks for another.
+    pub asks_for_key: bool,
 }
 
 impl Identity {
     /// A server that is right in everything.
     pub fn right(version: Version) -> Identity {
-        Identity { version, names: &["localhost", "127.0.0.1", "::1"], expired: false, resumption: true }
+        Identity {
+            version,
+            names: &["localhost", "127.0.0.1", "::1"],
+            flaw: None,
+            resumption: true,
+            asks_for_certificate: false,
+            asks_for_key: false,
+        }
+    }
+
+    /// The same with a flaw in its certificate.
+    pub fn with(self, flaw: Flaw) -> Identity {
+        Identity { flaw: Some(flaw), ..self }
     }
 }
 
 /// An authority of its own and its file, which a client is told to trust.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     file: NamedTempFile,
 }
 
@@ -50,18 +94,38 @@ impl Default for Authority {
     }
 }
 
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn parameters(names: &[&str], common_name: &str) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+}
+
+fn may_sign(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+}
+
 impl Authority {
-    /// A new authority.
+    /// A new authority with a name of its own.
     pub fn new() -> Authority {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are fine");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "Fault server authority");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Authority::named(&format!("Fault server authority {}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A new authority of this name.
+    pub fn named(name: &str) -> Authority {
+        let key = new_key();
+        let mut params = parameters(&[], name);
+        may_sign(&mut params);
         let certificate = params.self_signed(&key).expect("a certificate");
         let mut file = NamedTempFile::new().expect("a file");
         file.write_all(certificate.pem().as_bytes()).expect("the file is written");
-        Authority { issuer: Issuer::new(params, key), file }
+        Authority { certificate: certificate.der().clone(), issuer: Issuer::new(params, key), file }
     }
 
     /// The PEM file with the authority's certificate.
@@ -69,32 +133,76 @@ impl Authority {
         self.file.path().to_str().expect("a path in UTF-8")
     }
 
-    /// The configuration of a server whose certificate is signed by this authority.
-    pub fn server(&self, identity: Identity) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = identity.names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        if identity.expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
+    /// A certificate for these names with this flaw, the chain behind it, and the key that its server has.
+    fn certify(&self, names: &[&str], flaw: Option<Flaw>) -> (Vec<CertificateDer<'static>>, KeyPair) {
+        let key = new_key();
+        let mut params = parameters(names, "Fault server");
+        match flaw {
+            Some(Flaw::Expired) => {
+                params.not_before = date_time_ymd(2020, 1, 1);
+                params.not_after = date_time_ymd(2021, 1, 1);
+            }
+            Some(Flaw::NotYetValid) => {
+                params.not_before = date_time_ymd(2999, 1, 1);
+                params.not_after = date_time_ymd(3000, 1, 1);
+            }
+            Some(Flaw::WrongUsage) => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Some(Flaw::OfAnAuthority) => may_sign(&mut params),
+            Some(Flaw::SelfSigned) => {
+                let certificate = params.self_signed(&key).expect("a certificate");
+                return (vec![certificate.der().clone()], key);
+            }
+            Some(Flaw::SignedByNoAuthority) => {
+                let (between_key, mut between) = (new_key(), parameters(&[], "No authority"));
+                between.is_ca = IsCa::ExplicitNoCa;
+                let above = between.signed_by(&between_key, &self.issuer).expect("a certificate").der().clone();
+                let certificate = params.signed_by(&key, &Issuer::new(between, between_key)).expect("a certificate");
+                return (vec![certificate.der().clone(), above], key);
+            }
+            Some(Flaw::Altered | Flaw::KeyOfAnother) | None => {}
         }
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let mut certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec();
+        match flaw {
+            Some(Flaw::Altered) => *certificate.last_mut().expect("bytes") ^= 1,
+            Some(Flaw::KeyOfAnother) => return (vec![certificate.into()], new_key()),
+            _ => {}
+        }
+        (vec![certificate.into()], key)
+    }
+
+    /// The configuration of a server whose certificate is signed by this authority, unless its flaw is another signer.
+    pub fn server(&self, identity: Identity) -> Arc<ServerConfig> {
+        let (chain, key) = self.certify(identity.names, identity.flaw);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut provider = ring::default_provider();
+        if identity.asks_for_key {
+            provider.kx_groups = vec![ring::kx_group::SECP384R1];
+        }
+        // That the key fits its certificate is not asked here.
+        let key = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).expect("a key"));
         let version = match identity.version {
             Version::Tls12 => &rustls::version::TLS12,
             Version::Tls13 => &rustls::version::TLS13,
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let provider = Arc::new(provider);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[version])
-            .expect("a version")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a certificate and its key");
+            .expect("a version");
+        let builder = match identity.asks_for_certificate {
+            true => builder.with_client_cert_verifier(self.verifier(provider)),
+            false => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         if !identity.resumption {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
         Arc::new(config)
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Arc<dyn rustls::server::danger::ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a root");
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier")
     }
 }

@@ -1,0 +1,125 @@
+//! A panic inside the library becomes a code and a true outcome, shows nothing, and the process and its client live on.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use arctos_tests::api::{INTERNAL, root};
+use arctos_tests::http::{Framing, answer, success_body};
+use arctos_tests::server::{Script, Server, Step};
+use arctos_tests::stage::{TOKEN, config, config_tls};
+use arctos_tests::tls::{Authority, Identity, Version};
+use arctos_tests::tools::{Host, both};
+use serde_json::{Value, json};
+
+/// Stands in the text of every panic, and in nothing else that the library may show.
+const MARKER: &str = "Marker-7c1e, the customer's own words";
+
+/// What the planted panics look for, and say.
+const PLANTED: [&str; 3] = ["panic-before-", "panic-after-", "planted"];
+
+/// The library with panics planted in it.
+fn planted() -> PathBuf {
+    let path = root().join("target/planted/debug/libarctos.so");
+    assert!(path.exists(), "{} is not there: `make test` builds it", path.display());
+    path
+}
+
+#[track_caller]
+fn document(path: &Path, number: &str, outcome: &str, host: &str) {
+    let text = std::fs::read_to_string(path).expect("the program wrote it");
+    for secret in ["Marker", "customer", "panic", "planted", TOKEN, ".rs", "src/"] {
+        // The number itself is the caller's and stands there.
+        assert!(!text.replace(number, "").contains(secret), "{secret}: {text}");
+    }
+    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    for (key, is) in [("elapsed_ms", Value::is_u64 as fn(&Value) -> bool), ("call_id", Value::is_string)] {
+        assert!(is(&document[key].take()), "{key}: {text}");
+    }
+    let time = document["time"].take();
+    assert!(time.is_string(), "{text}");
+    let expected = json!({
+        "code": INTERNAL,
+        "name": "ARCTOS_INTERNAL",
+        "message": "the library has failed; this is a defect in it, please report it",
+        "outcome": outcome,
+        "attempts": 1,
+        "elapsed_ms": null,
+        "call_id": null,
+        "out_task_num": number,
+        "host": host,
+        "time": null,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    for (key, value) in expected.as_object().expect("an object") {
+        assert_eq!(&document[key], value, "{key}: {text}");
+    }
+}
+
+fn panics(server: &Server, config: &Value) {
+    let library = planted();
+    let mut search = OsString::from("-Wl,-rpath,");
+    search.push(library.parent().expect("a file has a folder"));
+    let host = Host::linked("planted", |command| command.arg(&library).arg(&search).arg("-lpthread"));
+    server.always(Script::request().then(Step::ByNumber));
+    for number in ["MADE-1", "MADE-2", "MADE-3", "MADE-4", "panic-after-1", "panic-after-3"] {
+        let whole = answer("200 OK", Framing::Length, success_body(number).as_bytes());
+        server.number(number, Script::silent().then(Step::Make).send(whole).close());
+    }
+
+    let [before, after] = ["before", "after"].map(|name| host.folder().join(name));
+    let mut command = host.command();
+    command.arg(config.to_string()).arg(MARKER).args([&before, &after]);
+    command.env("RUST_BACKTRACE", "full");
+    let output = command.output().expect("the program runs");
+    assert!(output.status.success(), "{}: {}", output.status, both(&output));
+    assert_eq!(both(&output), "", "nothing of a panic is shown");
+
+    // Those that panicked before their request made no connection, and the others closed theirs.
+    let seen = server.settle(0).expect("the connections have ended");
+    let numbers: Vec<String> =
+        seen.iter().map(|one| one.request.as_ref().expect("a request").out_task_num().expect("a number")).collect();
+    assert_eq!(numbers, ["MADE-1", "panic-after-1", "MADE-2", "panic-after-3", "MADE-3", "MADE-4"]);
+    assert!(numbers.iter().all(|number| server.ledger().made(number) == 1), "each was made once");
+
+    let (_, authority) = config["base_url"].as_str().expect("a URL").split_once("://").expect("a URL");
+    document(&before, "panic-before-1", "not_created", authority);
+    // The server made it, and the library cannot know.
+    document(&after, "panic-after-1", "unknown", authority);
+}
+
+#[test]
+fn a_panic_over_http() {
+    let server = Server::plain();
+    // By its name, so that it is looked up on a thread of the library.
+    panics(&server, &config(&server.base_url_as("localhost")));
+}
+
+#[test]
+fn a_panic_over_tls_1_2() {
+    panics_over(Version::Tls12);
+}
+
+#[test]
+fn a_panic_over_tls_1_3() {
+    panics_over(Version::Tls13);
+}
+
+fn panics_over(version: Version) {
+    let authority = Authority::new();
+    let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+    panics(&server, &config_tls(&server.base_url(), &authority));
+}
+
+#[test]
+fn the_libraries_that_ship_hold_no_planted_panic() {
+    let holds = |path: &Path, text: &str| {
+        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for text in PLANTED {
+        assert!(holds(&planted(), text), "the library with planted panics lacks {text}: it says nothing here");
+        for name in ["libarctos.so", "libarctos.a"] {
+            assert!(!holds(&root().join("target/release").join(name), text), "{name} holds {text}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A name that is not resolved in time ends the call at its deadline, and ties down no more than a few threads.
+
+use std::time::Duration;
+
+use arctos_tests::deadline::{Ended, FullQueue, Launcher, Round};
+use arctos_tests::expected::{CONNECT_NOT_CREATED, Expected, MADE, TIMEOUT_NOT_CREATED};
+use arctos_tests::http::{Framing, answer, success_body};
+use arctos_tests::ledger::truth;
+use arctos_tests::server::{Script, Server, Step};
+use arctos_tests::stage::{config, with};
+use arctos_tests::tls::{Authority, Identity, Version};
+use serde_json::{Value, json};
+
+/// How many names the library looks up at once.
+const MOST_RESOLVERS: usize = 4;
+
+/// As many names that hang.
+fn hanging(count: usize, keys: &Value) -> Vec<Value> {
+    (0..count).map(|index| with(config(&format!("https://hang{index}.bank.example")), keys.clone())).collect()
+}
+
+/// A server that makes one appointment, and the configuration that finds it by a name.
+fn served(name: &str) -> (Server, Value) {
+    let server = Server::plain();
+    server.next(Script::made().send(answer("200 OK", Framing::Length, success_body("N").as_bytes())).close());
+    let url = format!("http://{name}:{}", server.address().port());
+    (server, with(config(&url), json!({ "allow_http": true })))
+}
+
+#[track_caller]
+fn came_to(ended: &Ended, expected: Expected) {
+    assert_eq!((ended.reply.code, ended.reply.outcome), (expected.code, expected.outcome), "{:?}", ended.reply);
+}
+
+#[track_caller]
+fn made(ended: &Ended, server: &Server) {
+    came_to(ended, MADE);
+    assert_eq!(server.ledger().all().len(), 1);
+}
+
+#[test]
+fn a_look_up_that_hangs_ends_at_the_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(300);
+    let launcher = Launcher::with_resolver();
+    for limit in ["timeout_ms", "connect_timeout_ms"] {
+        let mut caller = launcher.run(Round::of_twenty(DEADLINE), &hanging(20, &json!({ limit: 300 })));
+        caller.on_time(TIMEOUT_NOT_CREATED, &format!("the name was not resolved within {limit} (300 ms)")).unwrap();
+        for call in &caller.calls {
+            assert_eq!(truth(&call.reply, 0, &[]), Ok(()));
+        }
+        assert!((1..=MOST_RESOLVERS).contains(&caller.most_threads), "{} threads", caller.most_threads);
+        caller.release();
+        caller.end();
+    }
+}
+
+#[test]
+fn a_thousand_look_ups_that_hang_take_four_threads() {
+    let round = Round { threads: 100, calls: 10, ..Round::of_twenty(Duration::from_millis(200)) };
+    let mut caller = Launcher::with_resolver().run(round, &hanging(100, &json!({ "timeout_ms": 200 })));
+    assert_eq!(caller.calls.len(), 1000);
+    caller.on_time(TIMEOUT_NOT_CREATED, "the name was not resolved within timeout_ms").unwrap();
+    // The look-ups that hang are all that is left of the calls.
+    assert_eq!((caller.most_threads, caller.threads_after), (MOST_RESOLVERS, MOST_RESOLVERS));
+    caller.release();
+    // Names that hung are looked up again.
+    let (server, config) = served("hang0.bank.example");
+    made(&caller.call(&config), &server);
+    caller.end();
+}
+
+#[test]
+fn a_look_up_that_hangs_holds_up_no_other() {
+    let round = Round { threads: MOST_RESOLVERS - 1, ..Round::of_twenty(Duration::from_millis(200)) };
+    let mut caller = Launcher::with_resolver().run(round, &hanging(MOST_RESOLVERS - 1, &json!({ "timeout_ms": 200 })));
+    assert_eq!(caller.threads_after, MOST_RESOLVERS - 1);
+    let (server, config) = served("arctos.bank.example");
+    made(&caller.call(&config), &server);
+    caller.end();
+}
+
+#[test]
+fn no_signal_is_delivered_to_a_thread_of_the_library() {
+    let round = Round { signals: true, ..Round::of_twenty(Duration::from_millis(300)) };
+    let caller = Launcher::with_resolver().run(round, &hanging(20, &json!({ "timeout_ms": 300 })));
+    // Nor does a signal move the deadline.
+    caller.on_time(TIMEOUT_NOT_CREATED, "the name was not resolved within timeout_ms").unwrap();
+    assert_eq!(caller.threads_after, MOST_RESOLVERS, "there is a thread that could take it");
+    assert_eq!((caller.strange_signals, caller.signal_pending), (0, true));
+    caller.end();
+}
+
+/// One call, by a host that makes no other.
+fn call(config: &Value) -> Ended {
+    let mut caller = Launcher::with_resolver().idle();
+    let ended = caller.call(config);
+    caller.end();
+    ended
+}
+
+#[test]
+fn a_slow_look_up_is_waited_for() {
+    let (server, config) = served("slow.bank.example");
+    let ended = call(&config);
+    made(&ended, &server);
+    assert!(ended.late >= 300_000_000, "{} ns", ended.late);
+}
+
+#[test]
+fn the_look_up_is_part_of_the_time_of_the_connection() {
+    let server = Server::start("127.0.0.1", Some(Authority::new().server(Identity::right(Version::Tls13))));
+    server.always(Script::silent().then(Step::AwaitRelease));
+    let url = format!("https://slow.bank.example:{}", server.address().port());
+    let launcher = Launcher::with_resolver();
+    for limit in ["timeout_ms", "connect_timeout_ms"] {
+        let config = with(config(&url), json!({ limit: 500 }));
+        let caller = launcher.run(Round::of_twenty(Duration::from_millis(500)), &[config]);
+        let words = format!("the TLS handshake did not end within {limit} (500 ms)");
+        caller.on_time(TIMEOUT_NOT_CREATED, &words).unwrap();
+        caller.end();
+    }
+    server.release();
+    for seen in server.settle(0).unwrap() {
+        assert_eq!(seen.request_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_is_not_created() {
+    let mut caller = Launcher::with_resolver().idle();
+    for code in [
+        libc::EAI_NONAME,
+        libc::EAI_AGAIN,
+        libc::EAI_FAIL,
+        libc::EAI_FAMILY,
+        libc::EAI_NODATA,
+        libc::EAI_SERVICE,
+        libc::EAI_MEMORY,
+        libc::EAI_SYSTEM,
+    ] {
+        let name = format!("fail-{}.bank.example", code.unsigned_abs());
+        let reply = caller.call(&config(&format!("https://{name}"))).reply;
+        assert_eq!((reply.code, reply.outcome), (CONNECT_NOT_CREATED.code, CONNECT_NOT_CREATED.outcome), "{reply:?}");
+        let document = reply.json();
+        assert_eq!((&document["attempts"], &document["host"]), (&json!(1), &json!(name)), "{reply:?}");
+        assert_eq!(truth(&reply, 0, &[]), Ok(()));
+    }
+    caller.end();
+}
+
+#[test]
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let (server, config) = served("two.bank.example");
+    let silent = FullQueue::new("127.0.0.2", server.address().port());
+    let ended = call(&with(config, json!({ "connect_timeout_ms": 2000 })));
+    made(&ended, &server);
+    assert_eq!(silent.nobody_came(), Ok(()));
+}
+
+#[test]
+fn several_addresses_that_do_not_answer_end_at_the_deadline() {
+    let first = FullQueue::new("127.0.0.1", 0);
+    let second = FullQueue::new("127.0.0.2", first.address().port());
+    let launcher = Launcher::with_resolver();
+    for limit in ["timeout_ms", "connect_timeout_ms"] {
+        let url = format!("https://two.bank.example:{}", first.address().port());
+        let caller =
+            launcher.run(Round::of_twenty(Duration::from_millis(300)), &[with(config(&url), json!({ limit: 300 }))]);
+        caller.on_time(TIMEOUT_NOT_CREATED, &format!("no connection within {limit} (300 ms)")).unwrap();
+        assert_eq!(caller.threads_after, 0, "the look-up had ended");
+        caller.end();
+    }
+    assert_eq!((first.nobody_came(), second.nobody_came()), (Ok(()), Ok(())));
+}
+
+#[test]
+fn an_address_is_not_looked_up() {
+    // With every thread that looks up names held by one that hangs.
+    let round = Round::of_twenty(Duration::from_millis(200));
+    let mut caller = Launcher::with_resolver().run(round, &hanging(20, &json!({ "timeout_ms": 200 })));
+    assert_eq!(caller.threads_after, MOST_RESOLVERS);
+    let (server, config) = served("127.0.0.1");
+    made(&caller.call(&config), &server);
+    caller.end();
+}
