@@ -523,3 +523,15 @@ fn what_goes_through_a_record_comes_back() {
         assert_eq!(becomes(&record, None), text);
     }
 }
+
+#[test]
+fn a_text_may_be_padded_in_its_place() {
+    for (size, pad, wanted) in
+        [(8, b' ', *b"abc     "), (8, 0, *b"abc\0\0\0\0\0"), (2, b' ', *b"abc\0\0\0\0\0"), (2, 0, *b"a\0c\0\0\0\0\0")]
+    {
+        let mut field = *b"abc\0\0\0\0\0";
+        let text = field.as_mut_ptr().cast::<std::ffi::c_char>();
+        let length = unsafe { (arctos().text_copy)(text, std::ptr::null(), text, size, i32::from(pad)) };
+        assert_eq!((length, field), (3, wanted), "{size} {pad}");
+    }
+}
