@@ -237,6 +237,8 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * | user_agent | string | put before the library's own |
  * | keep_bodies | false | puts the server's body into error documents as `server_body` |
  *
+ * What has a dot stands in an object: `"tls":{"roots":"file","ca_file":"/etc/bank/ca.pem"}`.
+ *
  * `client`: receives the client, NULL on failure; release it with arctos_client_free.
  *
  * `answer`: NULL, or receives a text to be released with arctos_free: the configuration in force as JSON, with

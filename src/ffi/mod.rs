@@ -147,6 +147,8 @@ pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char
 /// | user_agent | string | put before the library's own |
 /// | keep_bodies | false | puts the server's body into error documents as `server_body` |
 ///
+/// What has a dot stands in an object: `"tls":{"roots":"file","ca_file":"/etc/bank/ca.pem"}`.
+///
 /// `client`: receives the client, NULL on failure; release it with arctos_client_free.
 ///
 /// `answer`: NULL, or receives a text to be released with arctos_free: the configuration in force as JSON, with
