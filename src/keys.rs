@@ -29,15 +29,11 @@ impl<'a, 'p> Keys<'a, 'p> {
         deeper: &[&str],
         problems: &'p mut Vec<Problem>,
     ) -> Keys<'a, 'p> {
-        let hints: Vec<String> = known
-            .iter()
-            .map(|name| format!("{place}{name}"))
-            .chain(deeper.iter().map(|name| (*name).to_owned()))
-            .collect();
-        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
         for (index, (key, _)) in members.0.iter().enumerate() {
             let field = format!("{place}{key}");
             if !known.contains(&key.as_ref()) {
+                let here: Vec<String> = known.iter().map(|name| format!("{place}{name}")).collect();
+                let hints: Vec<&str> = here.iter().map(String::as_str).chain(deeper.iter().copied()).collect();
                 let problem = match nearest(&field, &hints) {
                     Some(name) => match name.strip_prefix(place).unwrap_or(name).split_once('.') {
                         Some((outer, inner)) => {

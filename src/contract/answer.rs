@@ -62,7 +62,6 @@ pub(crate) fn envelope(body: &str) -> Envelope {
         not(Code::BadResponse, Unknown, &meaning, None)
     };
     let members = match json::object(body) {
-        Ok(_) if body.is_empty() => return unreadable("it is empty"),
         Ok(members) => members,
         Err(why) => return unreadable(&format!("it {why}")),
     };

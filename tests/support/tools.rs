@@ -1,10 +1,12 @@
 //! Programs that tests need beyond Rust: compilers, and the small C hosts of `tests/c` that they build.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 
@@ -17,12 +19,21 @@ pub fn tool(what: &str, name: &str, package: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_program(file));
     if found.is_none() {
-        let line = format!("skipped: {what}: {name} is not installed (Debian package {package})");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{line}");
+        skipped(&format!("{what}: {name} is not installed (Debian package {package})"));
+    }
+    found
+}
+
+/// Says on standard error, once for each line, that something is skipped; where `CI` is `true`, that is a failure.
+#[track_caller]
+pub fn skipped(what: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let line = format!("skipped: {what}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{line}");
+    if SAID.lock().expect("no thread panics while it holds the lock").insert(line.clone()) {
         // Not by `eprintln!`, which the test harness keeps to itself when a test passes.
         let _ = writeln!(std::io::stderr(), "{line}");
     }
-    found
 }
 
 fn is_program(file: &Path) -> bool {
