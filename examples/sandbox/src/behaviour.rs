@@ -1,5 +1,7 @@
-//! What becomes of a task that passed the contract: the first word of its `out_task_num` chooses.
+//! What becomes of a task that passed the contract: the beginning of its `out_task_num` chooses.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -11,6 +13,7 @@ use crate::contract::Task;
 use crate::service::{Answer, answer, refusal};
 use crate::wire::Ending;
 
+#[derive(Clone, Copy)]
 enum Behaviour {
     Succeed,
     Fail,
@@ -26,31 +29,57 @@ enum Behaviour {
     NoNumber,
 }
 
+/// Longer beginnings stand before those that they begin with.
+const PREFIXES: [(&str, Behaviour, Times); 14] = [
+    ("busy-once-", Behaviour::Busy, Times::Once),
+    ("reset-once-", Behaviour::ResetBefore, Times::Once),
+    ("slow-once-", Behaviour::Slow, Times::Once),
+    ("fail-", Behaviour::Fail, Times::Always),
+    ("warn-", Behaviour::Warn, Times::Always),
+    ("busy-", Behaviour::Busy, Times::Always),
+    ("slow-", Behaviour::Slow, Times::Always),
+    ("reset-before-", Behaviour::ResetBefore, Times::Always),
+    ("reset-after-", Behaviour::ResetAfter, Times::Always),
+    ("truncate-", Behaviour::Truncate, Times::Always),
+    ("html-", Behaviour::Html, Times::Always),
+    ("forbidden-", Behaviour::Forbidden, Times::Always),
+    ("error500-", Behaviour::ServerError, Times::Always),
+    ("nonum-", Behaviour::NoNumber, Times::Always),
+];
+
+#[derive(Clone, Copy)]
+enum Times {
+    Always,
+    /// For the first request with a number; the later ones succeed.
+    Once,
+}
+
+/// The numbers whose one misbehaviour has been used up.
+#[derive(Default)]
+pub struct UsedUp {
+    numbers: Mutex<HashSet<String>>,
+}
+
+impl UsedUp {
+    /// Uses a number up. True for exactly one of all requests with it.
+    fn add(&self, out_task_num: &str) -> bool {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).insert(out_task_num.to_owned())
+    }
+}
+
 impl Behaviour {
-    fn of(out_task_num: &str) -> Self {
-        const PREFIXES: [(&str, Behaviour); 11] = [
-            ("fail-", Behaviour::Fail),
-            ("warn-", Behaviour::Warn),
-            ("busy-", Behaviour::Busy),
-            ("slow-", Behaviour::Slow),
-            ("reset-before-", Behaviour::ResetBefore),
-            ("reset-after-", Behaviour::ResetAfter),
-            ("truncate-", Behaviour::Truncate),
-            ("html-", Behaviour::Html),
-            ("forbidden-", Behaviour::Forbidden),
-            ("error500-", Behaviour::ServerError),
-            ("nonum-", Behaviour::NoNumber),
-        ];
-        PREFIXES
-            .into_iter()
-            .find(|(prefix, _)| out_task_num.starts_with(prefix))
-            .map_or(Behaviour::Succeed, |(_, behaviour)| behaviour)
+    fn of(out_task_num: &str, used_up: &UsedUp) -> Self {
+        match PREFIXES.iter().find(|(prefix, ..)| out_task_num.starts_with(prefix)) {
+            Some(&(_, behaviour, Times::Always)) => behaviour,
+            Some(&(_, behaviour, Times::Once)) if used_up.add(out_task_num) => behaviour,
+            _ => Behaviour::Succeed,
+        }
     }
 }
 
 /// Carries a task out as its `out_task_num` asks.
-pub async fn carry_out(task: Task, book: &Book, slow: Duration) -> Result<Answer, Ending> {
-    match Behaviour::of(&task.out_task_num) {
+pub async fn carry_out(task: Task, book: &Book, used_up: &UsedUp, slow: Duration) -> Result<Answer, Ending> {
+    match Behaviour::of(&task.out_task_num, used_up) {
         Behaviour::Succeed => Ok(json_ok(success(&book.add(task)))),
         Behaviour::Fail => Ok(refusal(StatusCode::OK, "the appointment was refused, as its number asks")),
         Behaviour::Warn => Ok(json_ok(json!({

@@ -97,6 +97,9 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, service: Arc<Se
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                // Else an answer over TLS waits for the client's delayed ACK of the session tickets. Fails only on
+                // a connection that has ended already.
+                let _ = stream.set_nodelay(true);
                 tokio::spawn(serve(stream, tls.clone(), Arc::clone(&service)));
             }
             Err(error) => {

@@ -8,7 +8,7 @@ use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use crate::behaviour;
+use crate::behaviour::{self, UsedUp};
 use crate::book::Book;
 use crate::contract;
 use crate::wire::Ending;
@@ -23,11 +23,12 @@ pub struct Service {
     authorization: String,
     slow: Duration,
     book: Book,
+    used_up: UsedUp,
 }
 
 impl Service {
     pub fn new(token: String, slow: Duration) -> Self {
-        Self { authorization: format!("Bearer {token}"), slow, book: Book::default() }
+        Self { authorization: format!("Bearer {token}"), slow, book: Book::default(), used_up: UsedUp::default() }
     }
 
     /// Answers one request, or says how its connection ends instead.
@@ -36,7 +37,7 @@ impl Service {
         let body = read_to_end(body).await;
         match (head.uri.path(), &head.method) {
             ("/api/task/do_add", &Method::POST) => match self.admit(&head.headers, body) {
-                Ok(task) => behaviour::carry_out(task, &self.book, self.slow).await,
+                Ok(task) => behaviour::carry_out(task, &self.book, &self.used_up, self.slow).await,
                 Err((status, message)) => Ok(refusal(status, &message)),
             },
             ("/sandbox/appointments", &Method::GET) => Ok(answer(StatusCode::OK, "application/json", self.book.list())),

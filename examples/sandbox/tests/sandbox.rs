@@ -4,12 +4,14 @@
 mod support;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Answer, PATIENCE, Sandbox, get, numbered, post, request, run, task};
+use support::{Answer, PATIENCE, Sandbox, get, kept, numbered, post, request, run, task};
 use time::OffsetDateTime;
 
 fn today() -> String {
@@ -342,6 +344,8 @@ fn test_numbers_choose_the_answer() {
         ("failure-1", 200, 1, true, true),
         ("FAIL-1", 200, 1, true, true),
         ("reset-1", 200, 1, true, true),
+        ("reset-once", 200, 1, true, true),
+        ("busy-once", 429, 0, false, false),
         ("BR-fail-1", 200, 1, true, true),
     ];
     for (number, code, status, made, has_task_num) in rows {
@@ -372,6 +376,9 @@ fn a_test_number_does_not_excuse_a_bad_request() {
         "forbidden-",
         "error500-",
         "nonum-",
+        "busy-once-",
+        "reset-once-",
+        "slow-once-",
     ];
     for prefix in prefixes {
         let number = format!("\"{prefix}1\"");
@@ -401,7 +408,7 @@ fn html_makes_it_and_answers_with_a_page() {
 #[test]
 fn resets_are_resets_with_and_without_the_appointment() {
     let sandbox = Sandbox::start(&[]);
-    for number in ["reset-before-1", "reset-after-1"] {
+    for number in ["reset-before-1", "reset-once-1", "reset-after-1"] {
         let mut stream = sandbox.connect();
         stream.write_all(&post(numbered(number))).unwrap();
         let error = stream.read(&mut [0; 1]).unwrap_err();
@@ -413,17 +420,19 @@ fn resets_are_resets_with_and_without_the_appointment() {
 #[test]
 fn a_reset_waits_for_the_whole_request() {
     let sandbox = Sandbox::start(&[]);
-    let request = post(numbered("reset-before-1"));
-    let (most, last) = request.split_at(request.len() - 1);
-    let mut stream = sandbox.connect();
-    stream.write_all(most).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let error = stream.read(&mut [0; 1]).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    for number in ["reset-before-1", "reset-once-1"] {
+        let request = post(numbered(number));
+        let (most, last) = request.split_at(request.len() - 1);
+        let mut stream = sandbox.connect();
+        stream.write_all(most).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let error = stream.read(&mut [0; 1]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{number}: {error}");
 
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(last).unwrap();
-    assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(last).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{number}");
+    }
 }
 
 #[test]
@@ -470,17 +479,259 @@ fn a_slow_answer_holds_up_neither_others_nor_the_end() {
 }
 
 #[test]
-fn a_connection_serves_more_than_one_request() {
+fn busy_once_refuses_the_first_request_of_each_number() {
     let sandbox = Sandbox::start(&[]);
-    let kept = post(numbered("first"));
-    let kept = String::from_utf8(kept).unwrap().replace("Connection: close\r\n", "");
+    for number in ["busy-once-1", "busy-once-2"] {
+        let answer = sandbox.add(numbered(number));
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")), "{number}");
+        assert!(!answer.refusal().is_empty(), "{number}");
+    }
+    assert!(sandbox.made().is_empty());
+    // As with any number, a repeat of what was made is another appointment.
+    for number in ["busy-once-1", "busy-once-2", "busy-once-1"] {
+        let answer = sandbox.add(numbered(number));
+        assert_eq!((answer.status, answer.header("retry-after")), (200, None), "{number}");
+        assert_eq!(answer.json()["status"], 1, "{number}");
+        assert_eq!(answer.json()["info"]["task_num"], sandbox.appointments().last().unwrap()["task_num"], "{number}");
+    }
+    assert_eq!(sandbox.made(), ["busy-once-1", "busy-once-2", "busy-once-1"]);
+}
+
+#[test]
+fn reset_once_makes_it_at_the_second_request_only() {
+    let sandbox = Sandbox::start(&[]);
+    for number in ["reset-once-1", "reset-once-2"] {
+        let mut stream = sandbox.connect();
+        stream.write_all(&post(numbered(number))).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{number}");
+    }
+    assert!(sandbox.made().is_empty());
+    for number in ["reset-once-1", "reset-once-2"] {
+        assert_eq!(sandbox.add(numbered(number)).json()["status"], 1, "{number}");
+    }
+    assert_eq!(sandbox.made(), ["reset-once-1", "reset-once-2"]);
+}
+
+#[test]
+fn slow_once_makes_it_at_once_and_answers_the_first_later() {
+    let sandbox = Sandbox::start(&["--slow-ms", "700"]);
+    for number in ["slow-once-1", "slow-once-2"] {
+        let begun = Instant::now();
+        let answer = sandbox.add(numbered(number));
+        assert!(begun.elapsed() >= Duration::from_millis(700), "{number}");
+        assert_eq!(answer.json()["status"], 1, "{number}");
+        assert_eq!(answer.json()["info"]["task_num"], sandbox.appointments().last().unwrap()["task_num"], "{number}");
+    }
+    assert_eq!(sandbox.made(), ["slow-once-1", "slow-once-2"]);
+}
+
+#[test]
+fn slow_once_keeps_what_it_made_and_answers_later_requests_at_once() {
+    // The first answer would come long after the test has failed.
+    let sandbox = Sandbox::start(&["--slow-ms", "3600000"]);
     let mut stream = sandbox.connect();
-    stream.write_all(kept.as_bytes()).unwrap();
-    stream.write_all(&post(numbered("second"))).unwrap();
-    let mut raw = String::new();
-    stream.read_to_string(&mut raw).unwrap();
-    assert_eq!(raw.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{raw}");
+    stream.write_all(&post(numbered("slow-once-1"))).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while sandbox.made() != ["slow-once-1"] {
+        assert!(Instant::now() < deadline, "not made before its answer");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(sandbox.add(numbered("slow-once-1")).json()["status"], 1);
+    drop(stream);
+    assert_eq!(sandbox.add(numbered("slow-once-1")).json()["status"], 1);
+    assert_eq!(sandbox.made(), ["slow-once-1"; 3]);
+}
+
+#[test]
+fn a_refused_request_is_not_the_first_of_its_number() {
+    let sandbox = Sandbox::start(&["--slow-ms", "700"]);
+    for number in ["busy-once-1", "reset-once-1", "slow-once-1"] {
+        let quoted = format!("\"{number}\"");
+        assert_eq!(sandbox.add(task(&[("out_task_num", &quoted), ("video", "")])).status, 400, "{number}");
+        let headers = "Content-Type: application/json\r\n";
+        let answer = sandbox.exchange(request("POST", "/api/task/do_add", headers, &numbered(number)));
+        assert_eq!(answer.status, 403, "{number}");
+    }
+    assert_eq!(sandbox.add(numbered("busy-once-1")).status, 429);
+
+    let mut stream = sandbox.connect();
+    stream.write_all(&post(numbered("reset-once-1"))).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    let begun = Instant::now();
+    assert_eq!(sandbox.add(numbered("slow-once-1")).status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+}
+
+const NUMBERS: usize = 4;
+const CALLERS: usize = 8;
+
+/// Sends each of `NUMBERS` numbers from `CALLERS` threads at once; returns what each was answered.
+fn crowd(sandbox: &Sandbox, prefix: &str) -> Receiver<(usize, io::Result<Answer>)> {
+    let (sender, answers) = mpsc::channel();
+    let start = Arc::new(Barrier::new(NUMBERS * CALLERS));
+    for caller in 0..NUMBERS * CALLERS {
+        let number = caller % NUMBERS;
+        let request = post(numbered(&format!("{prefix}{number}")));
+        let mut stream = sandbox.connect();
+        let (sender, start) = (sender.clone(), Arc::clone(&start));
+        thread::spawn(move || {
+            start.wait();
+            let answer = stream.write_all(&request).and_then(|()| Answer::read_next(&mut stream));
+            // Fails when the test has failed.
+            let _ = sender.send((number, answer));
+        });
+    }
+    answers
+}
+
+#[test]
+fn of_many_requests_at_once_one_of_each_number_is_the_first() {
+    let sandbox = Sandbox::start(&[]);
+    for prefix in ["busy-once-", "reset-once-"] {
+        let before = sandbox.made().len();
+        let mut firsts = [0; NUMBERS];
+        for (number, answer) in crowd(&sandbox, prefix) {
+            match answer {
+                Ok(answer) if answer.status == 200 => assert_eq!(answer.json()["status"], 1),
+                Ok(answer) => {
+                    assert_eq!((prefix, answer.status), ("busy-once-", 429));
+                    firsts[number] += 1;
+                }
+                Err(error) => {
+                    assert_eq!((prefix, error.kind()), ("reset-once-", ErrorKind::ConnectionReset));
+                    firsts[number] += 1;
+                }
+            }
+        }
+        assert_eq!(firsts, [1; NUMBERS], "{prefix}");
+        let made = &sandbox.made()[before..];
+        for number in 0..NUMBERS {
+            let number = format!("{prefix}{number}");
+            assert_eq!(made.iter().filter(|&made| *made == number).count(), CALLERS - 1, "{number}");
+        }
+    }
+}
+
+#[test]
+fn of_many_slow_requests_at_once_one_of_each_number_is_late() {
+    // Late enough to be cut off by the end of the sandbox, which comes when all others have their answer.
+    let sandbox = Sandbox::start(&["--slow-ms", "3600000"]);
+    let answers = crowd(&sandbox, "slow-once-");
+    let mut at_once = [0; NUMBERS];
+    for _ in 0..NUMBERS * (CALLERS - 1) {
+        let (number, answer) = answers.recv_timeout(PATIENCE).expect("more than one of a number is late");
+        assert_eq!(answer.unwrap().json()["status"], 1);
+        at_once[number] += 1;
+    }
+    assert_eq!(at_once, [CALLERS - 1; NUMBERS]);
+    let deadline = Instant::now() + PATIENCE;
+    while sandbox.made().len() < NUMBERS * CALLERS {
+        assert!(Instant::now() < deadline, "the late ones are not made: {:?}", sandbox.made());
+        thread::sleep(Duration::from_millis(5));
+    }
+
+    let (status, _) = sandbox.stop("TERM");
+    assert_eq!(status.code(), Some(0));
+    let mut late = [0; NUMBERS];
+    for (number, answer) in answers {
+        assert!(answer.is_err(), "answered: {answer:?}");
+        late[number] += 1;
+    }
+    assert_eq!(late, [1; NUMBERS]);
+}
+
+#[test]
+fn a_connection_is_kept_until_its_client_ends_it() {
+    let sandbox = Sandbox::start(&["--slow-ms", "10"]);
+    assert_kept(&mut sandbox.connect());
+    let sandbox = Sandbox::start(&["--slow-ms", "10", "--tls"]);
+    assert_kept(&mut sandbox.connect_tls("localhost"));
+}
+
+/// Sends every kind of request that gets a whole answer, one after the other, and then one with
+/// `Connection: close`.
+fn assert_kept(stream: &mut (impl Read + Write)) {
+    let token = "Authorization: Bearer sandbox-token\r\n";
+    let rows = [
+        (post(numbered("first")), 200),
+        (post("{}"), 400),
+        (request("POST", "/api/task/do_add", "", &task(&[])).into(), 403),
+        (request("POST", "/api/task/do_add", token, &task(&[])).into(), 415),
+        (post(" ".repeat(2 * 1024 * 1024)), 413),
+        (request("PUT", "/api/task/do_add", token, &task(&[])).into(), 405),
+        (request("POST", "/", token, &task(&[])).into(), 404),
+        (post(numbered("busy-1")), 429),
+        (post(numbered("busy-once-1")), 429),
+        (post(numbered("busy-once-1")), 200),
+        (post(numbered("forbidden-1")), 403),
+        (post(numbered("error500-1")), 500),
+        (post(numbered("fail-1")), 200),
+        (post(numbered("warn-1")), 200),
+        (post(numbered("nonum-1")), 200),
+        (post(numbered("html-1")), 200),
+        (post(numbered("slow-1")), 200),
+        (post(numbered("last")), 200),
+    ];
+    for (place, (request, status)) in rows.into_iter().enumerate() {
+        stream.write_all(&kept(request)).unwrap();
+        let answer = Answer::read_next(stream).unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (status, None), "request {place}");
+    }
+
+    stream.write_all(get("/sandbox/appointments").as_bytes()).unwrap();
+    let answer = Answer::read(stream).unwrap();
+    assert_eq!(answer.header("connection"), Some("close"));
+    let listing = answer.json();
+    let made: Vec<_> =
+        listing["appointments"].as_array().unwrap().iter().map(|appointment| &appointment["out_task_num"]).collect();
+    assert_eq!(made, ["first", "busy-once-1", "warn-1", "nonum-1", "html-1", "slow-1", "last"]);
+}
+
+#[test]
+fn requests_sent_together_are_answered_in_order_up_to_the_one_that_closes() {
+    let sandbox = Sandbox::start(&[]);
+    let requests = [kept(post(numbered("first"))), post(numbered("second")), post(numbered("third"))];
+    let mut stream = sandbox.connect();
+    stream.write_all(&requests.concat()).unwrap();
+    for (place, connection) in [None, Some("close")].into_iter().enumerate() {
+        let answer = Answer::read_next(&mut stream).unwrap();
+        assert_eq!(answer.header("connection"), connection);
+        assert_eq!(answer.json()["info"]["task_num"], sandbox.appointments()[place]["task_num"]);
+    }
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     assert_eq!(sandbox.made(), ["first", "second"]);
+}
+
+#[test]
+fn a_kept_connection_misbehaves_as_a_fresh_one_does() {
+    let sandbox = Sandbox::start(&[]);
+    let kept_connection = || {
+        let mut stream = sandbox.connect();
+        stream.write_all(&kept(post(numbered("good")))).unwrap();
+        assert_eq!(Answer::read_next(&mut stream).unwrap().json()["status"], 1);
+        stream
+    };
+    for number in ["reset-before-1", "reset-after-1", "reset-once-1"] {
+        let mut stream = kept_connection();
+        stream.write_all(&kept(post(numbered(number)))).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{number}");
+    }
+    let mut stream = kept_connection();
+    stream.write_all(&kept(post(numbered("truncate-1")))).unwrap();
+    assert_truncated(&Answer::read(&mut stream).unwrap());
+    assert_eq!(sandbox.made(), ["good", "good", "reset-after-1", "good", "good", "truncate-1"]);
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_up_the_end() {
+    let sandbox = Sandbox::start(&[]);
+    let mut stream = sandbox.connect();
+    stream.write_all(&kept(post(numbered("first")))).unwrap();
+    assert_eq!(Answer::read_next(&mut stream).unwrap().status, 200);
+    let (status, _) = sandbox.stop("TERM");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
 }
 
 #[test]
@@ -501,7 +752,7 @@ fn https_is_trusted_by_the_ca_file_under_each_name() {
 fn https_misbehaves_below_tls() {
     let sandbox = Sandbox::start(&["--tls", "--ca-file", "ca of the test.pem"]);
     assert!(sandbox.folder.path().join("ca of the test.pem").is_file());
-    for number in ["reset-before-1", "reset-after-1"] {
+    for number in ["reset-before-1", "reset-once-1", "reset-after-1"] {
         let mut stream = sandbox.connect_tls("localhost");
         stream.write_all(&post(numbered(number))).unwrap();
         let error = stream.read(&mut [0; 1]).unwrap_err();

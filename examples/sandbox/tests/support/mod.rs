@@ -189,6 +189,20 @@ impl Answer {
         Ok(Self::parse(&raw))
     }
 
+    /// Reads one answer and leaves the stream where the next one begins.
+    pub fn read_next(stream: &mut impl Read) -> io::Result<Self> {
+        let mut raw = Vec::new();
+        while !raw.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            raw.push(byte[0]);
+        }
+        let mut answer = Self::parse(&raw);
+        answer.body.resize(answer.length, 0);
+        stream.read_exact(&mut answer.body)?;
+        Ok(answer)
+    }
+
     /// Takes the bytes of one answer apart.
     pub fn parse(raw: &[u8]) -> Self {
         let end = raw
@@ -239,6 +253,14 @@ pub fn post(body: impl AsRef<[u8]>) -> Vec<u8> {
     .into_bytes();
     raw.extend_from_slice(body);
     raw
+}
+
+/// The same request without `Connection: close`: its connection may bring another one.
+pub fn kept(request: impl AsRef<[u8]>) -> Vec<u8> {
+    let request = str::from_utf8(request.as_ref()).unwrap();
+    let kept = request.replacen("Connection: close\r\n", "", 1);
+    assert_ne!(kept, request);
+    kept.into_bytes()
 }
 
 /// Any request; each header line ends with CRLF.
