@@ -11,12 +11,14 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,19 +31,28 @@ PATIENCE = 60
 
 
 class Case(NamedTuple):
-    """One thing to show: the first word of the number tells the sandbox how to behave."""
+    """One thing to show: the beginning of the number tells the sandbox how to behave."""
 
     title: str
-    word: str
+    beginning: str
     exit_code: int
     made: bool
+    # Options of the C and of the Python caller.
+    options: tuple[str, str] | None = None
+    # Whether Ctrl-C comes when the sandbox has the request.
+    interrupt: bool = False
 
 
 CASES = [
     Case("success", "demo", 0, True),
     Case("warning", "warn", 0, True),
     Case("refusal", "fail", 2, False),
+    Case("a retry, logged", "busy-once", 0, True, ("-v", "--verbose")),
+    Case("busy throughout", "busy", 2, False),
     Case("unknown outcome", "reset-after", 3, True),
+    Case("not resent", "reset-once", 3, False),
+    Case("server_dedupes", "reset-once-again", 0, True, ("-d", "--server-dedupes")),
+    Case("Ctrl-C", "slow-once", 3, True, interrupt=True),
 ]
 
 
@@ -57,7 +68,7 @@ def build_c_caller(folder: Path) -> Path:
     program = folder / "add_task"
     source = ROOT / "examples" / "c" / "add_task.c"
     command: list[str | Path] = [compiler, "-o", program, source, "-I", ROOT / "include"]
-    command += ["-L", LIBRARIES, "-larctos", f"-Wl,-rpath,{LIBRARIES}"]
+    command += ["-L", LIBRARIES, "-larctos", "-pthread", f"-Wl,-rpath,{LIBRARIES}"]
     if subprocess.run(command).returncode != 0:
         raise Failure("the C caller could not be compiled; `make build` builds the library that it needs")
     return program
@@ -119,26 +130,62 @@ class Sandbox:
         return [made["task_num"] for made in appointments if made["out_task_num"] == out_task_num]
 
 
-def c_command(program: Path, sandbox: Sandbox, number: str) -> list[str]:
+def c_command(program: Path, sandbox: Sandbox, case: Case, number: str) -> list[str]:
     ca_file = [] if sandbox.ca_file is None else [str(sandbox.ca_file)]
-    return [str(program), sandbox.base_url, number, *ca_file]
+    options = [] if case.options is None else [case.options[0]]
+    return [str(program), *options, sandbox.base_url, number, *ca_file]
 
 
-def python_command(sandbox: Sandbox, number: str) -> list[str]:
+def python_command(sandbox: Sandbox, case: Case, number: str) -> list[str]:
     ca_file = [] if sandbox.ca_file is None else ["--ca-file", str(sandbox.ca_file)]
+    options = [] if case.options is None else [case.options[1]]
     program = ROOT / "examples" / "python" / "add_task.py"
-    return [sys.executable, str(program), "--base-url", sandbox.base_url, "--number", number, *ca_file]
+    return [sys.executable, str(program), *options, "--base-url", sandbox.base_url, "--number", number, *ca_file]
+
+
+def hear_interrupts() -> None:
+    """Whoever started the demonstration may have it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run(command: list[str], sandbox: Sandbox, case: Case, number: str) -> subprocess.CompletedProcess[str]:
+    """Runs a caller to its end, and sends it Ctrl-C where that is to be shown."""
+    environment = {**os.environ, "ARCTOS_TOKEN": TOKEN}
+    # Both callers use the library that was built here.
+    environment.pop("ARCTOS_LIBRARY", None)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=hear_interrupts
+    ) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while case.interrupt and time.monotonic() < deadline:
+                if sandbox.task_nums(number):
+                    process.send_signal(signal.SIGINT)
+                    break
+                time.sleep(0.02)
+            stdout, stderr = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def in_words(line: str) -> str:
+    """A line of a caller; an event of the log without what does not change."""
+    if not line.startswith("{"):
+        return line
+    event = json.loads(line)
+    known = [f"{key} {event[key]}" for key in ("attempt", "http_status", "name", "outcome", "pause_ms") if key in event]
+    return f"log: {event['event']} ({', '.join(known)})"
 
 
 def show(caller: str, command: list[str], sandbox: Sandbox, case: Case, number: str) -> bool:
     """Runs a caller, prints its row, and tells whether all was as it should be."""
-    environment = {**os.environ, "ARCTOS_TOKEN": TOKEN}
-    # Both callers use the library that was built here.
-    environment.pop("ARCTOS_LIBRARY", None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = run(command, sandbox, case, number)
     made = sandbox.task_nums(number)
 
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    said = [in_words(line) for line in (done.stdout + done.stderr).splitlines() if line]
     wrong = []
     if done.returncode != case.exit_code:
         wrong.append(f"the exit code should be {case.exit_code}")
@@ -174,10 +221,10 @@ def main() -> int:
                 print_row("caller", "over", "what happens", "exit", ["what the program said"])
                 for case in CASES:
                     for sandbox in (http, https):
-                        number = f"{case.word}-c-{sandbox.transport}"
-                        right &= show("C", c_command(program, sandbox, number), sandbox, case, number)
-                        number = f"{case.word}-python-{sandbox.transport}"
-                        right &= show("Python", python_command(sandbox, number), sandbox, case, number)
+                        number = f"{case.beginning}-c-{sandbox.transport}"
+                        right &= show("C", c_command(program, sandbox, case, number), sandbox, case, number)
+                        number = f"{case.beginning}-python-{sandbox.transport}"
+                        right &= show("Python", python_command(sandbox, case, number), sandbox, case, number)
     except (Failure, subprocess.TimeoutExpired) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -21,8 +21,11 @@
  *   client or a text that was released before or never was one.
  * - Every function may be called from every thread at once ("Any thread"). No call holds a lock while it waits for the
  *   network.
- * - Nothing is written to stdout or stderr, no signal is raised or handled, and no panic crosses the border. A
- *   small allocation that fails inside a dependency ends the process.
+ * - A child of fork may go on using its clients and texts: it opens connections of its own. Do not fork inside a
+ *   callback.
+ * - Nothing is written to stdout or stderr, no signal is raised or handled, and no panic crosses the border.
+ * - Memory for what can be large (a request, an answer, a text) may be refused: the call fails and says so, or *answer is
+ *   NULL. A small allocation that fails, inside a dependency too, ends the process, as everywhere in Rust.
  */
 
 
@@ -93,6 +96,10 @@
    Outcome: by what had gone out. */
 #define ARCTOS_BROKEN (-13)
 
+/* arctos_client_cancel or arctos_call_cancel ended the call.
+   Outcome: by what had gone out. */
+#define ARCTOS_CANCELLED (-14)
+
 /* The server answered with status 0: it refused the appointment; server_message says why.
    Outcome: not created. */
 #define ARCTOS_FAILED (-20)
@@ -110,7 +117,7 @@
 #define ARCTOS_REJECTED (-23)
 
 /* HTTP 429 or 503: the server is busy or not available.
-   Outcome: 429: not created; 503: unknown. */
+   Outcome: 429: not created; 503: unknown, with retry_503 not created. */
 #define ARCTOS_BUSY (-24)
 
 /* Another HTTP 5xx: the server failed.
@@ -149,6 +156,40 @@ typedef int32_t arctos_code;
  * | ARCTOS_UNKNOWN | it may have been made | look for out_task_num at the server before you try again |
  */
 typedef int32_t arctos_outcome_code;
+
+/**
+ * Receives the events of the library, from arctos_set_log: `user` is what was given there, `level` is 1 error, 2
+ * warning, 3 information or 4 detail, `line` one JSON object in UTF-8, which is the library's and gone when the function
+ * returns.
+ *
+ * It is called on the thread on which the event happens, from several threads at once where several call. It must
+ * return: an exception or longjmp out of it ends the process. It must not fork. Events that it causes itself are not
+ * told.
+ *
+ * A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "elapsed_ms" (since the
+ * function was entered), "attempt", "address", "http_status", "code", "name", "outcome", "pause_ms", "field" and "note".
+ * New keys may come.
+ *
+ * | event | level | what happened |
+ * |---|---|---|
+ * | attempt | 4 | a try begins |
+ * | connect | 4 | a connection stands |
+ * | reuse | 4 | a kept connection is used again |
+ * | answer | 3 | the server has answered, with this code and outcome |
+ * | retry | 2 | a try has failed, with this code and outcome, and another follows |
+ * | pause | 3 | before it, this long |
+ * | warning | 2 | a task has a field that is not documented, or the server's status is 2; the appointment goes on |
+ * | cancel | 2 | a call was cancelled |
+ * | failure | 1 | a call has failed: its code, and its outcome over all tries |
+ *
+ * No line holds a token, the contents of a field, or the server's words.
+ *
+ *     static void ARCTOS_CALL write_line(void *user, int32_t level, const char *line)
+ *     {
+ *         fprintf((FILE *)user, "%s%s\n", level == 1 ? "ERROR " : "", line);
+ *     }
+ */
+typedef void (ARCTOS_CALL *arctos_log_fn)(void *user, int32_t level, const char *line);
 
 #ifdef __cplusplus
 extern "C" {
@@ -201,7 +242,8 @@ ARCTOS_API const char *ARCTOS_CALL arctos_code_name(arctos_code code);
 ARCTOS_API void ARCTOS_CALL arctos_free(char *text);
 
 /**
- * Whether the appointment was made, from what arctos_task_add or arctos_task_add_with returned and handed over.
+ * Whether the appointment was made, from what arctos_task_add or arctos_task_add_with returned and handed over; of
+ * arctos_call, whether the server carried it out.
  *
  * `code`: the code. `answer`: the text of the same call, or NULL. Without a text, or with one that cannot be
  * read, only ARCTOS_OK, ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_CONFIG, ARCTOS_BAD_TASK and ARCTOS_NO_VALUE decide; all
@@ -230,6 +272,11 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * | token | string | the Bearer token; may be set later by arctos_client_set_token |
  * | timeout_ms | 15000 | the whole call, from the entry of the function, in milliseconds, 1 to 3600000 |
  * | connect_timeout_ms | 5000 | name, connection and TLS of one try, in milliseconds, 1 to 3600000 |
+ * | retries | 2 | further tries, 0 to 10, of what made no appointment and may pass: no connection, 429 |
+ * | retry_503 | false | your word that HTTP 503 of this server means that it did nothing: it is tried again |
+ * | server_dedupes | false | the vendor's word that a repeat is answered with the first success: what is unknown is tried again |
+ * | connections | 8 | connections that are kept for further calls, 1 to 1024; more threads open more |
+ * | idle_timeout_ms | 4000 | how long one is kept without a call, in milliseconds, 0 (not at all) to 3600000 |
  * | max_response_bytes | 1048576 | a longer answer is ARCTOS_BAD_RESPONSE, in bytes, 1 to 1073741824 |
  * | tls.roots | "system" | whom to trust: "system", "bundled" (Mozilla's list) or "file" |
  * | tls.ca_file | string | with roots "file": the trusted authorities, PEM |
@@ -266,6 +313,36 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_new(const char *config_json, ar
  *         arctos_client_free(client);
  */
 ARCTOS_API void ARCTOS_CALL arctos_client_free(arctos_client *client);
+
+/**
+ * Ends every call of a client that is in flight, whatever it waits for: a name, a connection, the server, or the next
+ * try. Each returns ARCTOS_CANCELLED soon, usually within 50 milliseconds; its outcome says whether the appointment may
+ * have been made. Calls that begin later are not affected.
+ *
+ * `client`: a client.
+ *
+ * Returns ARCTOS_OK, also when nothing is in flight, or ARCTOS_BAD_ARGUMENT. Returns at once. Any thread, but no signal
+ * handler. Decision 24 of docs/contract.md.
+ *
+ *     if (arctos_client_cancel(client) != ARCTOS_OK)
+ *         printf("no such client\n");
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_client_cancel(arctos_client *client);
+
+/**
+ * Ends the calls of a client that are in flight under an id, as arctos_client_cancel ends all.
+ *
+ * `client`: a client.
+ *
+ * `call_id`: the id, in UTF-8, that the call was given in its options. One that is not in flight is no error.
+ *
+ * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT. Returns at once. Any thread, but no signal handler. Decision 24 of
+ * docs/contract.md.
+ *
+ *     if (arctos_call_cancel(client, "desk-7") != ARCTOS_OK)
+ *         printf("no such client\n");
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_call_cancel(arctos_client *client, const char *call_id);
 
 /**
  * Puts another token in the place of the client's. Calls in flight go on with the one they started with.
@@ -306,12 +383,12 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_set_token(arctos_client *client
  * made all the same) at "/status"; read them with arctos_json_get.
  *
  * Returns ARCTOS_OK when the appointment was made. ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_TASK, and ARCTOS_FORBIDDEN when the
- * client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT and ARCTOS_BROKEN: there is no
- * answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
+ * client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT, ARCTOS_BROKEN and ARCTOS_CANCELLED:
+ * there is no answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
  * ARCTOS_BAD_RESPONSE: by the answer. For all of them arctos_outcome tells whether the appointment was made.
  *
- * Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent twice,
- * and nothing is sent after the function has returned.
+ * Any thread, any number of calls on one client at once. Decisions 8 to 19, 22, 23 and 27 of docs/contract.md: what may
+ * have been made is not sent again (but see server_dedupes), and nothing is sent after the function has returned.
  *
  *     char *answer = NULL;
  *     char *number = NULL;
@@ -345,7 +422,7 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const 
  * | key | type | meaning |
  * |---|---|---|
  * | timeout_ms | integer | in place of the configuration's, in milliseconds, 1 to 3600000 |
- * | call_id | string | your own name for the call, for the error document; 1 to 128 bytes, no control characters |
+ * | call_id | string | your own name for the call, for the log, the error document and arctos_call_cancel; 1 to 128 bytes, no control characters |
  *
  * Returns what arctos_task_add returns; an unknown key or a wrong value in the options is ARCTOS_BAD_ARGUMENT, and
  * nothing is sent. Any thread.
@@ -356,6 +433,52 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const 
  *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, const char *task_json, const char *options_json, char **answer);
+
+/**
+ * Asks the server for anything else: POSTs a JSON text to a path below base_url, with the client's token, TLS, deadlines
+ * and retries.
+ *
+ * `client`: a client.
+ *
+ * `path`: in UTF-8, begins with a slash and is put behind base_url. It may have a query, and no segment "." or "..",
+ * however it is spelled, no fragment, blank or control character. The path of appointments is refused: arctos_task_add
+ * makes them.
+ *
+ * `body_json`: any JSON in UTF-8, sent as it is. `options_json`: NULL, or as for arctos_task_add_with.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free: the server's answer, byte for byte, or the
+ * error document.
+ *
+ * Returns ARCTOS_OK when the answer's "status" is 1 or 2; no task number is asked for. Otherwise what arctos_task_add
+ * returns except ARCTOS_BAD_TASK: a body that is not JSON is ARCTOS_BAD_ARGUMENT.
+ *
+ * arctos_outcome tells whether the server carried it out: ARCTOS_CREATED that it did, ARCTOS_UNKNOWN that it may have.
+ * Any thread. Decisions 8 to 19 and 22 to 27 of docs/contract.md.
+ *
+ *     char *answer = NULL;
+ *     arctos_code code = arctos_call(client, "/api/room/list", "{\"branch_code\":943}", NULL, &answer);
+ *     printf("%s\n", code == ARCTOS_OK ? answer : arctos_code_name(code));
+ *     arctos_free(answer);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_call(arctos_client *client, const char *path, const char *body_json, const char *options_json, char **answer);
+
+/**
+ * Sets the function that receives the events of the library, one for the whole process, in the place of the one
+ * before.
+ *
+ * `log`: the function, or NULL for none. `user`: yours, handed to it at each event; may be NULL.
+ *
+ * `most`: the highest level that is told, 1 to 4. With 0 or less there is none, more than 4 is as 4.
+ *
+ * Comes back when no other thread is inside a function that was set before: what that used may be released then. From
+ * within such a function itself it comes back at once. Any thread; it waits for as long as a function does not return.
+ * Decision 26 of docs/contract.md.
+ *
+ *     arctos_set_log(write_line, stderr, 3);
+ *     arctos_task_add(client, task, NULL);
+ *     arctos_set_log(NULL, NULL, 0);
+ */
+ARCTOS_API void ARCTOS_CALL arctos_set_log(arctos_log_fn log, void *user, int32_t most);
 
 /**
  * Says what arctos_task_add would send, by the same rules, and sends nothing.

@@ -2,9 +2,16 @@
 //! socket takes it, and nowhere else; a failure's outcome is read off it.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use crate::cancel::Ticket;
+use crate::log::{self, Fields, Level};
+use crate::memory;
+
+/// How long a wait may go on before it looks whether the call was cancelled.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// How far a call has come. Messages name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +21,8 @@ pub(crate) enum Phase {
     Handshake,
     Request,
     Answer,
+    /// Between two tries.
+    Pause,
 }
 
 /// Why the connection could not carry a call to its end. The texts are fit for a message: they hold neither the
@@ -28,10 +37,23 @@ pub(crate) enum Cause {
     Tls(String),
     /// A deadline passed: that of the call, or that of its connection.
     Deadline(Limit),
+    /// The caller has cancelled the call.
+    Cancelled,
     /// Closed or reset in the middle.
     Broken(String),
     /// What came is no readable answer.
     Unreadable(String),
+}
+
+/// What a call is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Nothing that the server hears of: its failures have no outcome.
+    Local,
+    /// To make an appointment.
+    Appointment,
+    /// To have the server do something else.
+    Request,
 }
 
 /// Which time limit is in force.
@@ -46,21 +68,52 @@ pub(crate) enum Limit {
 }
 
 /// One call of one function, from its entry to its return. It stays on the thread of its caller.
+///
+/// What is said of a try begins anew with each; the rest is of all of them.
 pub(crate) struct Call {
     entered: Instant,
-    /// Whether the call is there to make an appointment, so that its failures have an outcome.
-    appointment: bool,
+    purpose: Purpose,
     deadline: Cell<Option<(Instant, Limit)>>,
-    connecting: Cell<Option<(Instant, Limit)>>,
-    phase: Cell<Phase>,
+    ticket: OnceCell<Ticket>,
     attempts: Cell<u32>,
+    /// Whether a try before this one may have made the appointment.
+    doubtful: Cell<bool>,
+    id: OnceCell<String>,
+    number: OnceCell<String>,
+    host: OnceCell<String>,
+    this: Try,
+}
+
+/// How long the connection of a try may be kept for other calls.
+enum Keep {
+    /// Not known before the head of the answer is read; then this is done with a connection that was let go of before.
+    Open(Option<Box<dyn FnOnce(Option<Duration>)>>),
+    /// So long, or not at all.
+    Known(Option<Duration>),
+}
+
+/// What is said of one try.
+struct Try {
+    /// A limit of its own: that of the connection, or that of the rest of an answer.
+    limit: Cell<Option<(Instant, Limit)>>,
+    phase: Cell<Phase>,
     sent: Cell<bool>,
     status: Cell<Option<u16>>,
     ended: Cell<bool>,
+    keep: RefCell<Keep>,
     cause: RefCell<Option<Cause>>,
-    id: RefCell<Option<String>>,
-    number: RefCell<Option<String>>,
-    host: RefCell<Option<String>>,
+}
+
+impl Try {
+    fn reset(&self, phase: Phase) {
+        self.limit.set(None);
+        self.phase.set(phase);
+        self.sent.set(false);
+        self.status.set(None);
+        self.ended.set(false);
+        self.keep.replace(Keep::Open(None));
+        self.cause.replace(None);
+    }
 }
 
 thread_local! {
@@ -85,22 +138,27 @@ pub(crate) fn current() -> Option<Rc<Call>> {
 }
 
 impl Call {
-    /// Starts the clock. `appointment`: whether the call is there to make one.
-    pub(crate) fn start(appointment: bool) -> Rc<Call> {
+    /// Starts the clock.
+    pub(crate) fn start(purpose: Purpose) -> Rc<Call> {
         Rc::new(Call {
             entered: Instant::now(),
-            appointment,
+            purpose,
             deadline: Cell::new(None),
-            connecting: Cell::new(None),
-            phase: Cell::new(Phase::Resolve),
+            ticket: OnceCell::new(),
             attempts: Cell::new(0),
-            sent: Cell::new(false),
-            status: Cell::new(None),
-            ended: Cell::new(false),
-            cause: RefCell::new(None),
-            id: RefCell::new(None),
-            number: RefCell::new(None),
-            host: RefCell::new(None),
+            doubtful: Cell::new(false),
+            id: OnceCell::new(),
+            number: OnceCell::new(),
+            host: OnceCell::new(),
+            this: Try {
+                limit: Cell::new(None),
+                phase: Cell::new(Phase::Resolve),
+                sent: Cell::new(false),
+                status: Cell::new(None),
+                ended: Cell::new(false),
+                keep: RefCell::new(Keep::Open(None)),
+                cause: RefCell::new(None),
+            },
         })
     }
 
@@ -114,109 +172,183 @@ impl Call {
         self.deadline.set(Some((self.entered + timeout, Limit::Call(timeout))));
     }
 
-    /// Begins an attempt: its connection must stand within `connect_timeout`.
+    /// From here on the call can be cancelled.
+    pub(crate) fn obey(&self, ticket: Ticket) {
+        // A call has one client.
+        let _ = self.ticket.set(ticket);
+    }
+
+    /// Begins a try: its connection must stand within `connect_timeout`.
     pub(crate) fn attempt(&self, connect_timeout: Duration) {
         self.attempts.set(self.attempts.get() + 1);
-        self.phase.set(Phase::Resolve);
-        self.connecting.set(Some((Instant::now() + connect_timeout, Limit::Connect(connect_timeout))));
+        self.this.reset(Phase::Resolve);
+        self.this.limit.set(Some((Instant::now() + connect_timeout, Limit::Connect(connect_timeout))));
+    }
+
+    /// Waits before the next try; `doubtful` when this one may have made the appointment.
+    pub(crate) fn pause(&self, time: Duration, doubtful: bool) -> Result<(), Cause> {
+        self.doubtful.set(self.doubtful.get() || doubtful);
+        self.this.reset(Phase::Pause);
+        let until = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = until.min(self.slice()).saturating_duration_since(Instant::now());
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            std::thread::sleep(left);
+        }
     }
 
     /// Enters a phase. The connection's own deadline ends with the handshake.
     pub(crate) fn phase(&self, phase: Phase) {
-        self.phase.set(phase);
+        self.this.phase.set(phase);
         if matches!(phase, Phase::Request | Phase::Answer) {
-            self.connecting.set(None);
+            self.this.limit.set(None);
         }
     }
 
     /// Gives what is left of an answer no more than this: its head has decided.
     pub(crate) fn hurry(&self, rest: Duration) {
-        let until = Instant::now() + rest;
-        if self.deadline.get().is_none_or(|(deadline, _)| until < deadline) {
-            self.deadline.set(Some((until, Limit::Rest)));
-        }
+        self.this.limit.set(Some((Instant::now() + rest, Limit::Rest)));
     }
 
     /// The instant at which the call must stop waiting, and the limit that ends then.
-    pub(crate) fn until(&self) -> (Instant, Limit) {
+    fn until(&self) -> (Instant, Limit) {
         let deadline = self.deadline.get().expect("a deadline is set before anything waits");
-        match self.connecting.get() {
-            Some(connecting) if connecting.0 < deadline.0 => connecting,
+        match self.this.limit.get() {
+            Some(limit) if limit.0 < deadline.0 => limit,
             _ => deadline,
         }
     }
 
+    /// Whether the call may go on.
+    pub(crate) fn check(&self) -> Result<(), Cause> {
+        if self.ticket.get().is_some_and(Ticket::is_cancelled) {
+            return Err(Cause::Cancelled);
+        }
+        let (until, limit) = self.until();
+        if Instant::now() < until { Ok(()) } else { Err(Cause::Deadline(limit)) }
+    }
+
+    /// The instant until which one wait may last. After it [`Call::check`] tells whether to go on.
+    pub(crate) fn slice(&self) -> Instant {
+        self.until().0.min(Instant::now() + SLICE)
+    }
+
+    /// How much time the whole call has left.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.get().map_or(Duration::ZERO, |(deadline, _)| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Records that the socket took bytes of the request.
     pub(crate) fn record_sent(&self) {
-        self.sent.set(true);
+        self.this.sent.set(true);
     }
 
     /// Records that a whole head with this status came.
     pub(crate) fn record_status(&self, status: u16) {
-        self.status.set(Some(status));
+        self.this.status.set(Some(status));
     }
 
     /// Records that the server closed the connection in good order.
     pub(crate) fn record_end(&self) {
-        self.ended.set(true);
+        self.this.ended.set(true);
     }
 
     /// Records why the connection stopped; the first reason stays.
     pub(crate) fn record_cause(&self, cause: Cause) {
-        self.cause.borrow_mut().get_or_insert(cause);
+        self.this.cause.borrow_mut().get_or_insert(cause);
     }
 
+    /// Says how long the connection may be kept for other calls, once the answer is read; `None` not at all.
+    pub(crate) fn keep(&self, idle: Option<Duration>) {
+        if let Keep::Open(Some(then)) = self.this.keep.replace(Keep::Known(idle)) {
+            then(idle);
+        }
+    }
+
+    /// Does something with a connection as soon as it is known how long it may be kept.
+    pub(crate) fn when_known(&self, then: impl FnOnce(Option<Duration>) + 'static) {
+        let known = match *self.this.keep.borrow() {
+            Keep::Known(idle) => Some(idle),
+            Keep::Open(_) => None,
+        };
+        match known {
+            Some(idle) => then(idle),
+            None => drop(self.this.keep.replace(Keep::Open(Some(Box::new(then))))),
+        }
+    }
+
+    /// The caller's own name for the call.
     pub(crate) fn set_id(&self, id: &str) {
-        self.id.replace(Some(id.to_owned()));
+        let _ = self.id.set(id.to_owned());
     }
 
     pub(crate) fn set_number(&self, number: &str) {
-        self.number.replace(Some(number.to_owned()));
+        if let Ok(number) = memory::copy(number) {
+            let _ = self.number.set(number);
+        }
     }
 
     pub(crate) fn set_host(&self, host: &str) {
-        self.host.replace(Some(host.to_owned()));
+        let _ = self.host.set(host.to_owned());
     }
 
-    pub(crate) fn is_appointment(&self) -> bool {
-        self.appointment
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     pub(crate) fn current_phase(&self) -> Phase {
-        self.phase.get()
+        self.this.phase.get()
     }
 
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts.get()
     }
 
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.get()
+    }
+
     pub(crate) fn sent(&self) -> bool {
-        self.sent.get()
+        self.this.sent.get()
     }
 
     pub(crate) fn status(&self) -> Option<u16> {
-        self.status.get()
+        self.this.status.get()
     }
 
     pub(crate) fn ended(&self) -> bool {
-        self.ended.get()
+        self.this.ended.get()
     }
 
     pub(crate) fn cause(&self) -> Option<Cause> {
-        self.cause.borrow().clone()
+        self.this.cause.borrow().clone()
     }
 
-    /// The caller's own name for the call.
-    pub(crate) fn id(&self) -> Option<String> {
-        self.id.borrow().clone()
+    /// The caller's name for the call, or else one that finds it again. Drawn anew each time, so that forked siblings
+    /// do not share it.
+    pub(crate) fn id(&self) -> Option<&str> {
+        if self.id.get().is_none()
+            && let Ok(id) = getrandom::u64()
+        {
+            let _ = self.id.set(format!("c-{id:016x}"));
+        }
+        self.id.get().map(String::as_str)
     }
 
-    pub(crate) fn number(&self) -> Option<String> {
-        self.number.borrow().clone()
+    pub(crate) fn number(&self) -> Option<&str> {
+        self.number.get().map(String::as_str)
     }
 
-    pub(crate) fn host(&self) -> Option<String> {
-        self.host.borrow().clone()
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.host.get().map(String::as_str)
+    }
+
+    /// Tells the log of something that happened to this call.
+    pub(crate) fn log<'a>(&self, level: Level, event: &'static str, fields: impl FnOnce() -> Fields<'a>) {
+        log::write(self, level, event, fields);
     }
 
     pub(crate) fn elapsed(&self) -> Duration {

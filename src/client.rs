@@ -2,29 +2,53 @@
 #![forbid(unsafe_code)]
 
 use std::rc::Rc;
-use std::sync::{PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Call, Cause};
+use zeroize::Zeroizing;
+
+use crate::call::{Call, Cause, Purpose};
+use crate::cancel::Cancels;
 use crate::code::Code;
 use crate::config::{Config, Secret};
 use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
 use crate::failure::{Failure, Said};
+use crate::fork::Lock;
+use crate::json;
+use crate::log::{Fields, Level};
 use crate::mask::mask;
+use crate::memory::{self, NoMemory};
 use crate::options::Options;
+use crate::outcome::Outcome;
+use crate::path;
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);
 /// No more bytes of the server's words than these stand in a document.
 const LONGEST_MESSAGE: usize = 4 * 1024;
 const LONGEST_BODY: usize = 256 * 1024;
+/// The pause before the second try is of a random length up to this, each further one up to twice as much.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A client of one server. Any number of threads may use it at once.
 pub struct Client {
     config: Config,
-    token: RwLock<Option<Secret>>,
+    token: Lock<Option<Secret>>,
     connection: Connection,
+    cancels: Arc<Cancels>,
+}
+
+/// What is sent, the same bytes at each try.
+struct Request<'a> {
+    path: &'a str,
+    body: &'a str,
+    /// Whether a success has a task number.
+    numbered: bool,
+    token: &'a Secret,
+    /// What of the body no document may repeat.
+    private: &'a dyn Fn() -> Result<Vec<Zeroizing<String>>, NoMemory>,
 }
 
 impl Client {
@@ -35,8 +59,8 @@ impl Client {
     pub fn new(config: &str) -> Result<Client, Failure> {
         let mut config = Config::read(config)?;
         let connection = Connection::new(&config)?;
-        let token = RwLock::new(config.token.take());
-        Ok(Client { config, token, connection })
+        let token = Lock::new(config.token.take());
+        Ok(Client { config, token, connection, cancels: Cancels::new() })
     }
 
     /// The configuration in force as JSON, secrets masked.
@@ -51,7 +75,8 @@ impl Client {
     pub fn set_token(&self, token: &str) -> Result<(), Failure> {
         let token = Secret::token(token)
             .map_err(|problem| Failure::plain(Code::BadArgument, format!("the token {problem}; the old one stays")))?;
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        let old = self.token.with(|place| place.replace(token));
+        drop(old);
         Ok(())
     }
 
@@ -60,42 +85,143 @@ impl Client {
     /// # Errors
     /// Every code but [`Code::BadConfig`] and [`Code::NoValue`]; [`Failure::outcome`] tells whether it was made.
     pub fn task_add(&self, task: &str, options: &Options) -> Result<String, Failure> {
-        let call = Call::start(true);
-        self.add(&call, task, options).map_err(|failure| failure.of(&call))
+        self.add(&Call::start(Purpose::Appointment), task, options)
+    }
+
+    /// POSTs any JSON to a path below the base URL: the server's answer, byte for byte.
+    ///
+    /// # Errors
+    /// As of [`Client::task_add`]; [`Failure::outcome`] tells whether the server carried it out.
+    pub fn call(&self, path: &str, body: &str, options: &Options) -> Result<String, Failure> {
+        self.post(&Call::start(Purpose::Request), path, body, options)
+    }
+
+    /// Closes the connections that are kept, and keeps none from now on: who owns the client lets go of it. Calls in
+    /// flight go on; in a child of fork it may be one of its parent's that never ends.
+    pub(crate) fn close(&self) {
+        self.connection.close();
+    }
+
+    /// Ends every call that is in flight. Later ones are not affected.
+    pub fn cancel(&self) {
+        self.cancels.all();
+    }
+
+    /// Ends the calls in flight to which their caller gave this id.
+    pub fn cancel_call(&self, id: &str) {
+        self.cancels.one(id);
     }
 
     /// [`Client::task_add`] within a call that has begun.
     pub(crate) fn add(&self, call: &Rc<Call>, task: &str, options: &Options) -> Result<String, Failure> {
-        if let Some(id) = &options.call_id {
-            call.set_id(id);
-        }
-        call.within(options.timeout.unwrap_or(self.config.timeout));
-        call.set_host(&self.config.base.authority);
+        self.enter(call, options);
+        self.make(call, task).map_err(|failure| failure.of(call))
+    }
+
+    fn make(&self, call: &Rc<Call>, task: &str) -> Result<String, Failure> {
         let task = Task::read(task, self.config.strict).inspect_err(|_| {
             if let Some(number) = contract::number(task) {
                 call.set_number(&number);
             }
         })?;
         call.set_number(&task.number);
-        let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(token) = token else {
-            let what = "the client has no token: give one in its configuration or set one";
-            return Err(Failure::plain(Code::Forbidden, what));
-        };
-        let scope = call.enter();
-        call.attempt(self.config.connect_timeout);
+        for note in &task.notes {
+            let (field, note) = (Some(note.field.as_str()), Some(note.note.as_str()));
+            call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
+        }
         #[cfg(feature = "planted-panic")]
         plant("panic-before-", &task);
-        let answer = self.connection.post(call, contract::PATH, &token, &task.body);
+        let token = self.token()?;
+        let request = Request {
+            path: contract::PATH,
+            body: &task.body,
+            numbered: true,
+            token: &token,
+            private: &|| task.private(),
+        };
+        let result = self.carry_out(call, &request);
         #[cfg(feature = "planted-panic")]
         plant("panic-after-", &task);
-        let result = self.judge(call, answer, &token, &task);
-        drop(scope);
         result
     }
 
+    /// [`Client::call`] within a call that has begun.
+    pub(crate) fn post(&self, call: &Rc<Call>, path: &str, body: &str, options: &Options) -> Result<String, Failure> {
+        self.enter(call, options);
+        self.ask(call, path, body).map_err(|failure| failure.of(call))
+    }
+
+    fn ask(&self, call: &Rc<Call>, path: &str, body: &str) -> Result<String, Failure> {
+        let wrong = |name: &str, problem: &str| Failure::plain(Code::BadArgument, format!("{name} {problem}"));
+        path::check(path, contract::PATH).map_err(|problem| wrong("path", problem))?;
+        json::check(body).map_err(|problem| wrong("body_json", &format!("is not JSON: {problem}")))?;
+        let token = self.token()?;
+        let private = || json::texts(json::value(body).into_iter());
+        let request = Request { path, body, numbered: false, token: &token, private: &private };
+        self.carry_out(call, &request)
+    }
+
+    /// Sets what holds for the whole of a call.
+    fn enter(&self, call: &Rc<Call>, options: &Options) {
+        if let Some(id) = &options.call_id {
+            call.set_id(id);
+        }
+        call.obey(self.cancels.ticket(options.call_id.as_deref()));
+        call.within(options.timeout.unwrap_or(self.config.timeout));
+        call.set_host(&self.config.base.authority);
+    }
+
+    fn token(&self) -> Result<Secret, Failure> {
+        self.token.with(|token| token.clone()).ok_or_else(|| {
+            let what = "the client has no token: give one in its configuration or set one";
+            Failure::plain(Code::Forbidden, what)
+        })
+    }
+
+    /// Tries until it is done, or until another try would do no good or could do harm.
+    fn carry_out(&self, call: &Rc<Call>, request: &Request) -> Result<String, Failure> {
+        let _scope = call.enter();
+        loop {
+            call.attempt(self.config.connect_timeout);
+            let attempt = Some(call.attempts());
+            call.log(Level::Detail, "attempt", || Fields { attempt, ..Fields::default() });
+            let answer = self.connection.post(call, request.path, request.token, request.body);
+            let failure = match self.judge(call, answer, request) {
+                Ok(body) => return Ok(body),
+                Err(failure) => failure,
+            };
+            let (code, outcome) = failure.of_last_try();
+            if !self.may_try_again(code, outcome) || call.attempts() > self.config.retries {
+                return Err(failure);
+            }
+            let asked = Duration::from_millis(failure.retry_after_ms().unwrap_or(0));
+            let pause = asked.saturating_add(jitter(call.attempts()));
+            if pause >= call.left() {
+                return Err(failure);
+            }
+            call.log(Level::Warning, "retry", || Fields { attempt, ..of(&failure) });
+            let pause_ms = u64::try_from(pause.as_millis()).ok();
+            call.log(Level::Information, "pause", || Fields { attempt, pause_ms, ..Fields::default() });
+            drop(failure);
+            call.pause(pause, outcome == Some(Outcome::Unknown)).map_err(|cause| Failure::stopped(call, &cause))?;
+        }
+    }
+
+    /// Whether a failure may pass, and trying again makes nothing twice.
+    fn may_try_again(&self, code: Code, outcome: Option<Outcome>) -> bool {
+        match outcome {
+            // What is final, such as a certificate, has another code.
+            Some(Outcome::NotCreated) => matches!(code, Code::Connect | Code::Timeout | Code::Broken | Code::Busy),
+            Some(Outcome::Unknown) if self.config.server_dedupes => {
+                let codes = [Code::Timeout, Code::Broken, Code::Busy, Code::ServerError, Code::BadResponse];
+                codes.contains(&code)
+            }
+            _ => false,
+        }
+    }
+
     /// What the answer, or the lack of one, means.
-    fn judge(&self, call: &Rc<Call>, mut answer: Answer, token: &Secret, task: &Task) -> Result<String, Failure> {
+    fn judge(&self, call: &Rc<Call>, mut answer: Answer, request: &Request) -> Result<String, Failure> {
         if !call.sent() && call.status().is_some() {
             // An answer to a request of which nothing went out is no answer to it.
             let cause = Cause::Broken("it was answered before the request was sent".to_owned());
@@ -103,7 +229,8 @@ impl Client {
         }
         let max = self.config.max_response_bytes;
         // A complete head decides, whatever became of the rest.
-        let (verdict, body, message) = match call.status().map(contract::status) {
+        let (verdict, body, message) = match call.status().map(|status| contract::status(status, self.config.retry_503))
+        {
             Some(Status::Decided(verdict)) => {
                 call.hurry(REST);
                 let body = answer.whole(call, max).ok();
@@ -112,22 +239,71 @@ impl Client {
             }
             Some(Status::Success) | None => {
                 let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
-                match contract::envelope(&body) {
-                    Envelope::Made => return Ok(body),
+                match contract::envelope(&body, request.numbered) {
+                    Envelope::Made { warning } => {
+                        report(call, warning);
+                        return Ok(body);
+                    }
                     Envelope::Not(verdict, message) => (verdict, Some(body), message),
                 }
             }
         };
-        let private = task.private();
-        let secrets: Vec<&str> =
-            private.iter().map(|text| text.as_str()).chain(std::iter::once(token.expose())).collect();
+        // Where there is no memory for what no document may repeat, none of the server's words are.
+        let private = (request.private)().ok();
+        let secrets = private.iter().flatten().map(|text| text.as_str()).chain(std::iter::once(request.token.expose()));
+        let secrets = memory::collect(secrets).ok().filter(|_| private.is_some());
+        let masked = |text: Option<String>, longest| mask(&text?, secrets.as_ref()?, longest);
         let said = Said {
             retry_after_ms: answer.retry_after_ms(),
-            server_message: message.and_then(|message| mask(&message, &secrets, LONGEST_MESSAGE)),
-            server_body: body.filter(|_| self.config.keep_bodies).and_then(|body| mask(&body, &secrets, LONGEST_BODY)),
+            server_message: masked(message, LONGEST_MESSAGE),
+            server_body: masked(body.filter(|_| self.config.keep_bodies), LONGEST_BODY),
         };
-        Err(Failure::answered(call, verdict, said))
+        let failure = Failure::answered(call, verdict, said);
+        call.log(Level::Information, "answer", || Fields { http_status: call.status(), ..of(&failure) });
+        Err(failure)
     }
+}
+
+/// Tells the log of an answer that is a success. Decision 9: a warning is one.
+fn report(call: &Call, warning: bool) {
+    call.log(Level::Information, "answer", || Fields {
+        http_status: call.status(),
+        code: Some(Code::Ok.value()),
+        name: Some(Code::Ok.name()),
+        outcome: Some(Outcome::Created.word()),
+        ..Fields::default()
+    });
+    if warning {
+        let note = Some("the server made it, with status 2: a warning");
+        call.log(Level::Warning, "warning", || Fields { note, ..Fields::default() });
+    }
+}
+
+/// Tells the log of a call that failed, or was cancelled.
+pub(crate) fn report_end(call: &Call, failure: &Failure) {
+    let (level, event) = match failure.code() {
+        Code::Cancelled => (Level::Warning, "cancel"),
+        _ => (Level::Error, "failure"),
+    };
+    call.log(level, event, || {
+        let outcome = failure.outcome().map(Outcome::word);
+        Fields { attempt: Some(call.attempts()), outcome, ..of(failure) }
+    });
+}
+
+/// How a try ended.
+fn of(failure: &Failure) -> Fields<'static> {
+    let (code, outcome) = failure.of_last_try();
+    let outcome = outcome.map(Outcome::word);
+    Fields { code: Some(code.value()), name: Some(code.name()), outcome, ..Fields::default() }
+}
+
+/// A random time, so that callers who were refused at once do not come back at once.
+fn jitter(attempts: u32) -> Duration {
+    let most = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
+    // Without random numbers the pause is the longest.
+    let share = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
+    most.mul_f64(share)
 }
 
 /// Panics with everything that no message may show.

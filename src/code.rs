@@ -1,6 +1,8 @@
 //! The one table of codes: the header, the names and the page of codes are made from it or checked against it.
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use crate::outcome::Outcome;
 
 /// One row of the table of codes.
@@ -39,8 +41,23 @@ macro_rules! codes {
             pub const fn name(self) -> &'static str {
                 match self { $(Code::$variant => $name,)* }
             }
+
+            /// The name of a value as a C string, where it is one of a code.
+            pub(crate) const fn c_name(value: i32) -> Option<&'static CStr> {
+                match value {
+                    $($value => Some(c_str(concat!($name, "\0"))),)*
+                    _ => None,
+                }
+            }
         }
     };
+}
+
+const fn c_str(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a name ends with its only NUL"),
+    }
 }
 
 codes! {
@@ -62,6 +79,8 @@ codes! {
         "A deadline passed: timeout_ms of the call or connect_timeout_ms of its connection";
     Broken = -13, "ARCTOS_BROKEN", None, "by what had gone out",
         "The connection was reset or closed before the answer was whole";
+    Cancelled = -14, "ARCTOS_CANCELLED", None, "by what had gone out",
+        "arctos_client_cancel or arctos_call_cancel ended the call";
     Failed = -20, "ARCTOS_FAILED", None, "not created",
         "The server answered with status 0: it refused the appointment; server_message says why";
     Forbidden = -21, "ARCTOS_FORBIDDEN", None, "not created",
@@ -70,7 +89,7 @@ codes! {
         "HTTP 404: base_url does not lead to the server's API";
     Rejected = -23, "ARCTOS_REJECTED", None, "not created where the status says so; else unknown",
         "Another HTTP 4xx: the server does not accept the request";
-    Busy = -24, "ARCTOS_BUSY", None, "429: not created; 503: unknown",
+    Busy = -24, "ARCTOS_BUSY", None, "429: not created; 503: unknown, with retry_503 not created",
         "HTTP 429 or 503: the server is busy or not available";
     ServerError = -25, "ARCTOS_SERVER_ERROR", None, "unknown",
         "Another HTTP 5xx: the server failed";

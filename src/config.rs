@@ -24,7 +24,7 @@ const LONGEST_TOKEN: usize = 8 * 1024;
 const LONGEST_URL: usize = 2 * 1024;
 const LONGEST_USER_AGENT: usize = 256;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 15] = [
     "base_url",
     "allow_http",
     "token",
@@ -34,6 +34,11 @@ const KEYS: [&str; 10] = [
     "tls",
     "strict",
     "user_agent",
+    "retries",
+    "retry_503",
+    "server_dedupes",
+    "connections",
+    "idle_timeout_ms",
     "keep_bodies",
 ];
 const TLS_KEYS: [&str; 2] = ["roots", "ca_file"];
@@ -48,6 +53,12 @@ pub(crate) struct Config {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub strict: bool,
     pub user_agent: String,
+    pub retries: u32,
+    pub retry_503: bool,
+    pub server_dedupes: bool,
+    pub connections: usize,
+    /// Zero: no connection is kept.
+    pub idle_timeout: Duration,
     pub keep_bodies: bool,
     /// The configuration in force, for a log.
     pub in_force: String,
@@ -110,6 +121,11 @@ struct InForce<'a> {
     strict: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
+    retries: u64,
+    retry_503: bool,
+    server_dedupes: bool,
+    connections: u64,
+    idle_timeout_ms: u64,
     keep_bodies: bool,
 }
 
@@ -139,6 +155,11 @@ impl Config {
         let tls_object = keys.object("tls");
         let strict = keys.boolean("strict", false);
         let user_agent = keys.user_agent();
+        let retries = keys.integer("retries", 2, 0..=10);
+        let retry_503 = keys.boolean("retry_503", false);
+        let server_dedupes = keys.boolean("server_dedupes", false);
+        let connections = keys.integer("connections", 8, 1..=1024);
+        let idle_timeout_ms = keys.integer("idle_timeout_ms", 4_000, 0..=LONGEST_MS);
         let keep_bodies = keys.boolean("keep_bodies", false);
 
         let before = problems.len();
@@ -179,6 +200,11 @@ impl Config {
             tls: TlsInForce { roots, ca_file },
             strict,
             user_agent: user_agent.as_deref(),
+            retries,
+            retry_503,
+            server_dedupes,
+            connections,
+            idle_timeout_ms,
             keep_bodies,
         };
         let in_force = serde_json::to_string(&in_force).expect("the configuration can be written as JSON");
@@ -192,6 +218,11 @@ impl Config {
             tls,
             strict,
             user_agent: user_agent.map_or_else(|| own.to_owned(), |given| format!("{given} {own}")),
+            retries: u32::try_from(retries).unwrap_or(u32::MAX),
+            retry_503,
+            server_dedupes,
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            idle_timeout: Duration::from_millis(idle_timeout_ms),
             keep_bodies,
             in_force,
         })
@@ -257,7 +288,7 @@ fn base(text: &str, allow_http: bool) -> Result<Base, String> {
     if !text.is_ascii() {
         return Err("holds characters outside ASCII; a host name is written in its xn-- form, a path with %".to_owned());
     }
-    if let Some(part) = [('@', "a user"), ('?', "a query"), ('#', "a fragment")]
+    if let Some(part) = [('@', "a user"), ('?', "a query"), ('#', "a fragment"), ('\\', "a backslash")]
         .into_iter()
         .find_map(|(sign, part)| text.contains(sign).then_some(part))
     {
@@ -337,6 +368,7 @@ mod tests {
             "https://user:pw@host",
             "https://host?q",
             "https://host/x#f",
+            "https://host/a\\b",
             "https://host:",
             "https://host:0",
             "https://host:65536",

@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::rc::Rc;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::call::{Call, Cause, Limit, Phase};
+use crate::call::{Call, Cause, Limit, Phase, Purpose};
 use crate::code::Code;
+use crate::memory::{self, NoMemory};
 use crate::outcome::Outcome;
 
 /// One thing that is wrong with a configuration or a task.
@@ -87,6 +87,9 @@ struct Document {
 struct About {
     #[serde(serialize_with = "outcome_word")]
     outcome: Outcome,
+    /// That of the last try alone.
+    #[serde(skip)]
+    last: Outcome,
     attempts: u32,
     elapsed_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,32 +150,29 @@ impl Failure {
         self
     }
 
-    /// The failure of a call whose connection stopped for `cause`.
-    pub(crate) fn stopped(call: &Rc<Call>, cause: &Cause) -> Failure {
+    /// The failure of a call that was stopped by `cause`.
+    pub(crate) fn stopped(call: &Call, cause: &Cause) -> Failure {
         let host = call.host().unwrap_or_default();
         let phase = call.current_phase();
-        let gone = if call.sent() {
-            "the request had gone out, so the appointment may have been made"
-        } else {
-            "nothing of the request had gone out"
-        };
+        let gone = if call.sent() { "the request had gone out" } else { "nothing of the request had gone out" };
         let (code, message) = match cause {
             Cause::Resolve(why) => (Code::Connect, format!("{host} could not be resolved: {why}")),
             Cause::Connect(why) => (Code::Connect, format!("no connection to {host}: {why}")),
             Cause::Tls(why) if phase == Phase::Handshake => (Code::Tls, format!("no TLS with {host}: {why}")),
             Cause::Tls(why) => (Code::Tls, format!("TLS with {host} failed: {why}; {gone}")),
-            Cause::Deadline(limit) => (Code::Timeout, timeout_message(&host, phase, *limit, gone)),
+            Cause::Deadline(limit) => (Code::Timeout, timeout_message(host, phase, *limit, gone)),
+            Cause::Cancelled if phase == Phase::Pause => {
+                (Code::Cancelled, format!("the call to {host} was cancelled between two tries"))
+            }
+            Cause::Cancelled => (Code::Cancelled, format!("the call to {host} was cancelled; {gone}")),
             Cause::Broken(why) => (Code::Broken, format!("the connection to {host} broke: {why}; {gone}")),
-            Cause::Unreadable(why) => (
-                Code::BadResponse,
-                format!("the answer of {host} cannot be read: {why}; the appointment may have been made"),
-            ),
+            Cause::Unreadable(why) => (Code::BadResponse, format!("the answer of {host} cannot be read: {why}")),
         };
         Failure::plain(code, message).of(call)
     }
 
     /// The failure of a call whose answer has a meaning.
-    pub(crate) fn answered(call: &Rc<Call>, verdict: Verdict, said: Said) -> Failure {
+    pub(crate) fn answered(call: &Call, verdict: Verdict, said: Said) -> Failure {
         let host = call.host().unwrap_or_default();
         let mut failure = Failure::plain(verdict.code, format!("{host} {}", verdict.meaning));
         failure.relate(call, verdict.outcome);
@@ -184,23 +184,41 @@ impl Failure {
 
     /// The failure of a call in which the library itself failed. Says nothing of the panic's text, which could
     /// hold anything.
-    pub(crate) fn internal(call: &Rc<Call>) -> Failure {
+    pub(crate) fn internal(call: &Call) -> Failure {
         Failure::plain(Code::Internal, "the library has failed; this is a defect in it, please report it").of(call)
     }
 
-    fn relate(&mut self, call: &Call, outcome: Outcome) {
-        if !call.is_appointment() {
-            return;
+    fn relate(&mut self, call: &Call, last: Outcome) {
+        let doubt = match call.purpose() {
+            Purpose::Local => return,
+            Purpose::Appointment => "the appointment may have been made",
+            Purpose::Request => "it may have been carried out",
+        };
+        // Only a success, or a refusal of the only try, is certain.
+        let outcome = if call.is_doubtful() && last == Outcome::NotCreated { Outcome::Unknown } else { last };
+        if outcome == Outcome::Unknown {
+            let by = if last == Outcome::NotCreated { " by an earlier try of this call" } else { "" };
+            self.0.message.push_str(&format!("; {doubt}{by}"));
         }
-        self.0.host = call.host();
+        self.0.host = call.host().map(str::to_owned);
         self.0.http_status = call.status();
         self.0.call = Some(About {
             outcome,
+            last,
             attempts: call.attempts(),
             elapsed_ms: u64::try_from(call.elapsed().as_millis()).unwrap_or(u64::MAX),
-            call_id: call.id().or_else(new_call_id),
-            out_task_num: call.number(),
+            call_id: call.id().map(str::to_owned),
+            out_task_num: call.number().and_then(|number| memory::copy(number).ok()),
         });
+    }
+
+    /// How this failure ends a try: its code, and its outcome without what tries before it left open.
+    pub(crate) fn of_last_try(&self) -> (Code, Option<Outcome>) {
+        (self.0.code, self.0.call.as_ref().map(|call| call.last))
+    }
+
+    pub(crate) fn retry_after_ms(&self) -> Option<u64> {
+        self.0.retry_after_ms
     }
 
     /// The code.
@@ -218,9 +236,22 @@ impl Failure {
         &self.0.message
     }
 
-    /// The error document, as the C functions hand it over.
+    /// The error document, as the C functions hand it over; where there is no memory for it, what it cannot do without.
     pub fn document(&self) -> String {
-        serde_json::to_string(&self.0).expect("the document can be written as JSON")
+        #[derive(Serialize)]
+        struct Short {
+            #[serde(serialize_with = "code_value")]
+            code: Code,
+            name: &'static str,
+            message: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outcome: Option<&'static str>,
+        }
+        let message = "there is no memory to say more";
+        let outcome = self.outcome().map(Outcome::word);
+        let short = || memory::json(&Short { code: self.0.code, name: self.0.name, message, outcome });
+        let document = memory::json(&self.0).or_else(|NoMemory| short());
+        document.map(|mut document| std::mem::take(&mut *document)).unwrap_or_default()
     }
 }
 
@@ -250,13 +281,9 @@ fn timeout_message(host: &str, phase: Phase, limit: Limit, gone: &str) -> String
         Phase::Handshake => "the TLS handshake did not end",
         Phase::Request => "the server did not take the request",
         Phase::Answer => "no whole answer",
+        Phase::Pause => "no further try",
     };
     format!("{host}: {what} {limit}; {gone}")
-}
-
-/// An id that finds this call again; drawn anew each time, so that forked siblings do not share it.
-fn new_call_id() -> Option<String> {
-    getrandom::u64().ok().map(|id| format!("c-{id:016x}"))
 }
 
 #[cfg(test)]
@@ -266,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_outcome_is_what_the_record_says() {
-        let call = Call::start(true);
+        let call = Call::start(Purpose::Appointment);
         call.within(Duration::from_secs(1));
         let cause = Cause::Broken("reset".to_owned());
         assert_eq!(Failure::stopped(&call, &cause).outcome(), Some(Outcome::NotCreated));
@@ -275,6 +302,18 @@ mod tests {
         assert_eq!(Failure::internal(&call).outcome(), Some(Outcome::Unknown));
         let verdict = || Verdict { code: Code::NotFound, outcome: Outcome::NotCreated, meaning: String::new() };
         assert_eq!(Failure::answered(&call, verdict(), Said::default()).outcome(), Some(Outcome::NotCreated));
-        assert_eq!(Failure::internal(&Call::start(false)).outcome(), None);
+        assert_eq!(Failure::internal(&Call::start(Purpose::Local)).outcome(), None);
+        // One try that may have made it is not undone by another's refusal, but by its success.
+        call.pause(Duration::ZERO, true).unwrap();
+        assert!(!call.sent());
+        for (outcome, all) in [
+            (Outcome::NotCreated, Outcome::Unknown),
+            (Outcome::Unknown, Outcome::Unknown),
+            (Outcome::Created, Outcome::Created),
+        ] {
+            let verdict = Verdict { code: Code::Forbidden, outcome, meaning: String::new() };
+            let failure = Failure::answered(&call, verdict, Said::default());
+            assert_eq!((failure.outcome(), failure.of_last_try().1), (Some(all), Some(outcome)));
+        }
     }
 }

@@ -8,12 +8,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::memory::{self, NoMemory};
+
+/// What is said of a text that is too large for the memory that there is.
+const NO_MEMORY: &str = "there is no memory for it";
 
 /// An object's members in their order, keys decoded and values untouched; a key may stand twice.
 pub(crate) struct Object<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -24,10 +28,6 @@ struct Array<'a>(Vec<&'a RawValue>);
 /// A key, borrowed where it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
-/// The contents of a string, borrowed where it has no escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct KeyVisitor;
@@ -36,18 +36,17 @@ impl<'de> Deserialize<'de> for Key<'de> {
             fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
                 formatter.write_str("a string")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(text)))
-            }
-            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Key<'de>, E> {
-                Ok(Key(String::from_utf8_lossy(bytes)))
-            }
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key<'de>, E> {
                 Ok(Key(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
             }
         }
+        // Checked as it stands, for serde_json lets control characters pass where it is asked for bytes.
+        let key = <&RawValue>::deserialize(deserializer)?.get();
+        if !key.contains('\\') {
+            return Ok(Key(Cow::Borrowed(&key[1..key.len() - 1])));
+        }
         // As bytes: half a surrogate pair is no reason to refuse an object, and names nothing that anyone asks for.
-        deserializer.deserialize_bytes(KeyVisitor)
+        serde_json::Deserializer::from_str(key).deserialize_bytes(KeyVisitor).map_err(D::Error::custom)
     }
 }
 
@@ -62,7 +61,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut members = Vec::with_capacity(16);
                 while let Some((Key(key), value)) = map.next_entry()? {
-                    members.push((key, value));
+                    memory::push(&mut members, (key, value)).map_err(|NoMemory| A::Error::custom(NO_MEMORY))?;
                 }
                 Ok(Object(members))
             }
@@ -82,7 +81,7 @@ impl<'de> Deserialize<'de> for Array<'de> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Array<'de>, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(element) = seq.next_element()? {
-                    elements.push(element);
+                    memory::push(&mut elements, element).map_err(|NoMemory| A::Error::custom(NO_MEMORY))?;
                 }
                 Ok(Array(elements))
             }
@@ -128,16 +127,66 @@ pub(crate) fn kind(value: &RawValue) -> &'static str {
     }
 }
 
-/// The contents of a string; `None` when the value is no string, or one that no text can hold (half a surrogate pair).
+/// The contents of a string; `None` when the value is no string, or one that no text can hold (half a surrogate pair) or
+/// for which there is no memory.
 pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    if !value.get().starts_with('"') {
-        return None;
-    }
-    serde_json::from_str::<Text>(value.get()).ok().map(|Text(text)| text)
+    contents(value.get()).ok().flatten()
 }
 
-/// Every string, decoded, and every other scalar in a value, keys included, at any depth.
-pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = Cow<'_, str>> {
+/// The contents of a scalar that is a string, borrowed where it has no escapes; `None` for others, and for half a
+/// surrogate pair.
+fn contents(scalar: &str) -> Result<Option<Cow<'_, str>>, NoMemory> {
+    match scalar.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        None => Ok(None),
+        Some(inside) if !inside.contains('\\') => Ok(Some(Cow::Borrowed(inside))),
+        Some(inside) => Ok(unescaped(inside)?.map(Cow::Owned)),
+    }
+}
+
+/// What stands between the quotes of a string of JSON, without its escapes.
+fn unescaped(inside: &str) -> Result<Option<String>, NoMemory> {
+    // No escape is shorter than what it stands for.
+    let mut text = String::new();
+    text.try_reserve_exact(inside.len())?;
+    let mut rest = inside;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        text.push_str(before);
+        let mut after = escape.chars();
+        let character = match after.next() {
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('u') => {
+                let Some((character, behind)) = character(after.as_str()) else { return Ok(None) };
+                after = behind.chars();
+                character
+            }
+            Some(other) => other,
+            None => return Ok(None),
+        };
+        text.push(character);
+        rest = after.as_str();
+    }
+    text.push_str(rest);
+    Ok(Some(text))
+}
+
+/// The character of `1234`, or of the two halves of a surrogate pair `d83d\ude00`, and what stands behind it.
+fn character(digits: &str) -> Option<(char, &str)> {
+    let unit = |digits: &str| u16::from_str_radix(digits.get(..4)?, 16).ok();
+    let (first, rest) = (unit(digits)?, &digits[4..]);
+    if let Some(character) = char::from_u32(u32::from(first)) {
+        return Some((character, rest));
+    }
+    let second = rest.strip_prefix("\\u")?;
+    let pair = char::decode_utf16([first, unit(second)?]).next()?.ok()?;
+    Some((pair, &second[4..]))
+}
+
+/// Every string, and every other scalar in a value, keys included, at any depth, as it is written.
+pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = &str> {
     let mut rest = value.get();
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', '\r', '\n', '{', '}', '[', ']', ',', ':']);
@@ -156,17 +205,33 @@ pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = Cow<'_, str>> {
         }
         let (scalar, after) = rest.split_at(end);
         rest = after;
-        // Half a surrogate pair cannot be decoded, and is hidden as it is written.
-        Some(match serde_json::from_str::<Text>(scalar) {
-            Ok(Text(text)) => text,
-            Err(_) => Cow::Borrowed(scalar.trim_matches('"')),
-        })
+        Some(scalar)
     })
 }
 
+/// The contents of all [`scalars`] of some values.
+pub(crate) fn texts<'a>(values: impl Iterator<Item = &'a RawValue>) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+    let mut texts = Vec::new();
+    for scalar in values.flat_map(scalars) {
+        let text = match contents(scalar)? {
+            Some(Cow::Owned(text)) => Zeroizing::new(text),
+            Some(Cow::Borrowed(text)) => memory::join(&[text])?,
+            // Half a surrogate pair cannot be decoded, and is hidden as it is written.
+            None => memory::join(&[scalar.trim_matches('"')])?,
+        };
+        memory::push(&mut texts, text)?;
+    }
+    Ok(texts)
+}
+
+/// The value of a text that is JSON; `None` of another.
+pub(crate) fn value(text: &str) -> Option<&RawValue> {
+    parse(text).ok()
+}
+
 /// `text` as a JSON string, quotes included.
-pub(crate) fn quoted(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(serde_json::to_string(text).expect("a string can be written as JSON"))
+pub(crate) fn quoted(text: &str) -> Result<Zeroizing<String>, NoMemory> {
+    memory::json(text)
 }
 
 /// Where `part`, a slice of `whole`, stands in it.
@@ -176,15 +241,8 @@ pub(crate) fn place(whole: &str, part: &str) -> Range<usize> {
 }
 
 /// `text` with everything in `range` replaced by `parts`, in memory that is wiped and was allocated once.
-pub(crate) fn splice(text: &str, range: Range<usize>, parts: &[&str]) -> Zeroizing<String> {
-    let added: usize = parts.iter().map(|part| part.len()).sum();
-    let mut spliced = Zeroizing::new(String::with_capacity(text.len() - range.len() + added));
-    spliced.push_str(&text[..range.start]);
-    for part in parts {
-        spliced.push_str(part);
-    }
-    spliced.push_str(&text[range.end..]);
-    spliced
+pub(crate) fn splice(text: &str, range: Range<usize>, parts: &[&str]) -> Result<Zeroizing<String>, NoMemory> {
+    memory::join(&[&[&text[..range.start]], parts, &[&text[range.end..]]].concat())
 }
 
 /// The value at an RFC 6901 pointer: the contents of a string, anything else as its JSON text.
@@ -201,17 +259,14 @@ pub fn get(json: &str, pointer: &str) -> Result<Zeroizing<String>, Failure> {
         };
     }
     if !value.get().starts_with('"') {
-        return Ok(Zeroizing::new(value.get().to_owned()));
+        return Ok(memory::join(&[value.get()])?);
     }
-    match string(value) {
-        Some(text) if text.contains('\0') => {
-            Err(Failure::plain(Code::BadArgument, "the string at the pointer holds U+0000, which no C text can"))
-        }
-        Some(text) => Ok(Zeroizing::new(text.into_owned())),
-        None => Err(Failure::plain(
-            Code::BadArgument,
-            "the string at the pointer holds half of a surrogate pair, which no UTF-8 text can",
-        )),
+    let refused = |why: &str| Err(Failure::plain(Code::BadArgument, format!("the string at the pointer holds {why}")));
+    match contents(value.get())? {
+        Some(text) if text.contains('\0') => refused("U+0000, which no C text can"),
+        Some(Cow::Owned(text)) => Ok(Zeroizing::new(text)),
+        Some(Cow::Borrowed(text)) => Ok(memory::join(&[text])?),
+        None => refused("half of a surrogate pair, which no UTF-8 text can"),
     }
 }
 
@@ -227,7 +282,7 @@ pub fn set(json: &str, pointer: &str, value: &str) -> Result<Zeroizing<String>, 
     let value = value.trim_matches([' ', '\t', '\r', '\n']);
     let mut tokens = tokens(pointer)?;
     let Some(last) = tokens.pop() else {
-        return Ok(Zeroizing::new(value.to_owned()));
+        return Ok(memory::join(&[value])?);
     };
     for token in tokens {
         parent = match child(parent, &token)? {
@@ -236,14 +291,14 @@ pub fn set(json: &str, pointer: &str, value: &str) -> Result<Zeroizing<String>, 
         };
     }
     if let Some(old) = child(parent, &last)? {
-        return Ok(splice(json, place(json, old.get()), &[value]));
+        return Ok(splice(json, place(json, old.get()), &[value])?);
     }
     let inside = &parent.get()[1..];
     let comma = if matches!(first_byte(inside), Some(b'}' | b']')) { "" } else { "," };
     let end = place(json, parent.get()).end - 1;
     match parent.get().as_bytes()[0] {
-        b'{' => Ok(splice(json, end..end, &[comma, &quoted(&last), ":", value])),
-        b'[' if last == "-" => Ok(splice(json, end..end, &[comma, value])),
+        b'{' => Ok(splice(json, end..end, &[comma, &quoted(&last)?, ":", value])?),
+        b'[' if last == "-" => Ok(splice(json, end..end, &[comma, value])?),
         _ => Err(no_value()),
     }
 }
@@ -363,10 +418,19 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_stand_in_no_key() {
+        for text in ["{\"a\tb\":1}", "{\"a\\n\u{1f}\":1}"] {
+            assert!(object(text).is_err(), "{text}");
+        }
+        assert_eq!(object(r#"{"\ta\ud800":1}"#).unwrap().0[0].0, "\ta\u{fffd}\u{fffd}\u{fffd}");
+    }
+
+    #[test]
     fn scalars_are_found_at_every_depth() {
         let text = r#" {"a\"}":[1.5e3,"x\\",{"b":["\u8a31",null]}],"c":"","d":"\ud800y"} "#;
         let value: &RawValue = serde_json::from_str(text).unwrap();
-        let found: Vec<_> = scalars(value).collect();
+        let found = texts(std::iter::once(value)).unwrap();
+        let found: Vec<&str> = found.iter().map(|text| text.as_str()).collect();
         assert_eq!(found, ["a\"}", "1.5e3", "x\\", "b", "許", "null", "c", "", "d", "\\ud800y"]);
     }
 

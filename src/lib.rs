@@ -12,12 +12,14 @@
 //! | `tls` | whom TLS trusts |
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
-//! | [`json`], `field`, `mask` | JSON without a tree, fields of records, what no document may repeat |
+//! | `cancel`, `log`, `fork` | ending calls early; telling what happens; what a fork must find in order |
+//! | [`json`], `field`, `mask`, `memory` | JSON without a tree, fields of records, what no document may repeat, memory that may be refused |
 //! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
 //!
 //! `docs/architecture.md` is the same in prose; `docs/contract.md` numbers the decisions that comments cite.
 
 mod call;
+mod cancel;
 mod client;
 mod code;
 mod config;
@@ -26,12 +28,16 @@ mod contract;
 mod failure;
 pub mod ffi;
 mod field;
+mod fork;
 pub mod json;
 mod keys;
+mod log;
 mod mask;
+mod memory;
 mod nearest;
 mod options;
 mod outcome;
+mod path;
 mod sys;
 mod tls;
 

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::memory;
+
 /// Shorter texts are not masked: they would be found everywhere.
 const SHORTEST: usize = 8;
 const MASK: &str = "***";
@@ -14,7 +16,7 @@ const LONGEST_SPELLING: usize = 12;
 /// `text` with `***` in the place of each secret of 8 bytes or more, be it as it is or escaped for JSON or HTML, once
 /// or more often. Of a long text, the first `longest` bytes or somewhat less.
 ///
-/// `None` when there is too much to look for in too much: the server's words are not worth the caller's time then.
+/// `None` when there is too much to look for in too much, or no memory: the server's words are not worth it then.
 pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> Option<String> {
     // A secret that is cut in two would not be found. Nothing of it is left when more than it can take, with every
     // character escaped twice, is dropped again behind the cut.
@@ -27,10 +29,13 @@ pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> Option<Strin
 }
 
 fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
-    let characters = |text: &str| plain(text).into_iter().map(|(character, _)| character).collect::<Vec<char>>();
-    let secrets: Vec<(&str, Vec<char>)> =
-        secrets.iter().filter(|secret| secret.len() >= SHORTEST).map(|secret| (*secret, characters(secret))).collect();
-    let plain = plain(text);
+    let mut wanted = Vec::new();
+    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
+        let characters = memory::collect(plain(secret).map(|(character, _)| character)).ok()?;
+        memory::push(&mut wanted, (*secret, characters)).ok()?;
+    }
+    let secrets = wanted;
+    let plain = memory::collect(plain(text)).ok()?;
     let work = secrets.iter().map(|(_, wanted)| wanted.len().min(plain.len())).sum::<usize>();
     if plain.len().saturating_mul(work) > MOST_WORK {
         return None;
@@ -39,42 +44,43 @@ fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
     for (secret, wanted) in &secrets {
         if wanted.len() < SHORTEST / 2 {
             // It is made of escapes: without them too little is left to be looked for.
-            hidden.extend(text.match_indices(secret).map(|(start, _)| start..start + secret.len()));
+            for (start, _) in text.match_indices(secret) {
+                memory::push(&mut hidden, start..start + secret.len()).ok()?;
+            }
             continue;
         }
         for window in plain.windows(wanted.len()) {
             if window.iter().map(|(character, _)| character).eq(wanted) {
-                hidden.push(window[0].1.start..window[wanted.len() - 1].1.end);
+                memory::push(&mut hidden, window[0].1.start..window[wanted.len() - 1].1.end).ok()?;
             }
         }
     }
     hidden.sort_by_key(|range| range.start);
-    let mut masked = String::with_capacity(text.len());
+    let mut parts = Vec::new();
     let mut done = 0;
     for range in hidden {
         // Secrets may overlap.
         if range.start >= done {
-            masked.push_str(&text[done..range.start]);
-            masked.push_str(MASK);
+            memory::push(&mut parts, &text[done..range.start]).ok()?;
+            memory::push(&mut parts, MASK).ok()?;
         }
         done = done.max(range.end);
     }
-    masked.push_str(&text[done..]);
-    Some(masked)
+    memory::push(&mut parts, &text[done..]).ok()?;
+    memory::join(&parts).ok().map(|mut masked| std::mem::take(&mut *masked))
 }
 
 /// The characters of a text without their escapes, each with its place. A text, and the same text escaped any number
 /// of times, have the same characters here; backslashes are none, since how often they are doubled is what differs.
-fn plain(text: &str) -> Vec<(char, Range<usize>)> {
-    let mut characters = Vec::with_capacity(text.len());
+fn plain(text: &str) -> impl Iterator<Item = (char, Range<usize>)> {
     let mut at = 0;
-    while at < text.len() {
+    let next = move || {
         let start = at;
         let rest = &text[at..];
         let unescaped = rest.trim_start_matches('\\');
         let slashes = rest.len() - unescaped.len();
         at += slashes;
-        let Some(character) = unescaped.chars().next() else { break };
+        let character = unescaped.chars().next()?;
         let (character, length) = match character {
             '&' => entity(unescaped).unwrap_or(('&', 1)),
             'u' if slashes > 0 => unit(unescaped).unwrap_or(('u', 1)),
@@ -86,11 +92,9 @@ fn plain(text: &str) -> Vec<(char, Range<usize>)> {
             other => (other, other.len_utf8()),
         };
         at += length;
-        if character != '\\' {
-            characters.push((character, start..at));
-        }
-    }
-    characters
+        Some((character, start..at))
+    };
+    std::iter::from_fn(next).filter(|(character, _)| *character != '\\')
 }
 
 /// `u1234`, or the two halves of a surrogate pair: the character and the length.

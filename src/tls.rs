@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -22,9 +23,21 @@ pub(crate) fn client_config(roots: &str, ca_file: Option<&Path>) -> Result<Arc<C
         None if roots == "bundled" => {
             builder.with_root_certificates(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()))
         }
-        None => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider)?),
+        None => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider.clone())?),
     };
+    // What ring finds out of the processor once must not be found out by one thread while another one forks.
+    for suite in &provider.cipher_suites {
+        let rustls::SupportedCipherSuite::Tls13(suite) = suite else { continue };
+        suite.common.hash_provider.hash(&[]);
+    }
     Ok(Arc::new(config.with_no_client_auth()))
+}
+
+/// The same settings without the sessions to resume, whose lock another thread may have held in the parent.
+pub(crate) fn renewed(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.resumption = Resumption::default();
+    Arc::new(config)
 }
 
 /// The platform's own rules and roots. That it is a "custom" verifier is rustls' word for anything but its own.

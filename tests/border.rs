@@ -11,7 +11,8 @@ use std::sync::Mutex;
 use arctos_tests::api::*;
 use arctos_tests::http::{Framing, answer, success_body};
 use arctos_tests::server::{Script, Server, Step};
-use arctos_tests::stage::{config, config_tls, with};
+use arctos_tests::service::guests;
+use arctos_tests::stage::{config, config_tls};
 use arctos_tests::tls::{Authority, Identity, Version};
 use arctos_tests::tools::{Host, both};
 use object::{Object, ObjectSymbol};
@@ -40,7 +41,7 @@ fn refused(reply: &Reply, argument: &str, appointment: bool) {
 }
 
 /// Every function that takes texts, called with one of them from the caller: the argument's name, the call, and whether
-/// the function makes an appointment.
+/// the function makes an appointment, or asks the server for something else.
 type TextCall<'a> = (&'static str, Box<dyn Fn(*const c_char) -> Reply + 'a>, bool);
 
 fn text_calls(client: Client) -> Vec<TextCall<'static>> {
@@ -60,6 +61,20 @@ fn text_calls(client: Client) -> Vec<TextCall<'static>> {
         ),
         ("task_json", Box::new(move |text| call(|answer| unsafe { (arctos().task_add)(client, text, answer) })), true),
         ("task_json", Box::new(|text| call(|answer| unsafe { (arctos().task_check)(text, answer) })), false),
+        (
+            "path",
+            Box::new(move |text| {
+                call(|answer| unsafe { (arctos().call)(client, text, json().as_ptr(), null(), answer) })
+            }),
+            true,
+        ),
+        (
+            "body_json",
+            Box::new(move |text| {
+                call(|answer| unsafe { (arctos().call)(client, c("/x").as_ptr(), text, null(), answer) })
+            }),
+            true,
+        ),
         ("json", Box::new(|text| call(|answer| unsafe { (arctos().json_get)(text, c("").as_ptr(), answer) })), false),
         (
             "pointer",
@@ -111,6 +126,8 @@ fn null_for_a_text_is_answered() {
     for (argument, call, appointment) in text_calls(client.0) {
         refused(&call(null()), &format!("{argument} is NULL"), appointment);
     }
+    // SAFETY: NULL is answered.
+    assert_eq!(unsafe { (arctos().call_cancel)(client.0, null()) }, BAD_ARGUMENT);
     setters_refuse(null(), "NULL");
 }
 
@@ -121,6 +138,9 @@ fn null_for_a_client_is_answered() {
     refused(&reply, "client is NULL", false);
     let reply = call(|answer| unsafe { (arctos().task_add)(null_mut(), task.as_ptr(), answer) });
     refused(&reply, "client is NULL", true);
+    let nobody = Owned(null_mut());
+    refused(&nobody.call("/x", "{}"), "client is NULL", true);
+    assert_eq!((nobody.cancel(), nobody.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
     let config = c(&config(NOWHERE).to_string());
     let reply = call(|answer| unsafe { (arctos().client_new)(config.as_ptr(), null_mut(), answer) });
     refused(&reply, "client is NULL", false);
@@ -139,6 +159,7 @@ fn null_for_everything_at_once_is_answered() {
     refused(&call(|answer| unsafe { (arctos().client_new)(null(), null_mut(), answer) }), "NULL", false);
     refused(&call(|answer| unsafe { (arctos().client_set_token)(null_mut(), null(), answer) }), "NULL", false);
     refused(&call(|answer| unsafe { (arctos().task_add)(null_mut(), null(), answer) }), "NULL", true);
+    refused(&call(|answer| unsafe { (arctos().call)(null_mut(), null(), null(), null(), answer) }), "NULL", true);
     refused(&call(|answer| unsafe { (arctos().json_get)(null(), null(), answer) }), "NULL", false);
     let library = arctos();
     // SAFETY: NULL is answered everywhere.
@@ -151,9 +172,14 @@ fn null_for_everything_at_once_is_answered() {
             (library.json_get)(null(), null(), null_mut()),
             (library.json_set)(null_mut(), null(), null()),
             (library.json_set_text)(null_mut(), null(), null()),
+            (library.call)(null_mut(), null(), null(), null(), null_mut()),
+            (library.client_cancel)(null_mut()),
+            (library.call_cancel)(null_mut(), null()),
         ]
     };
-    assert_eq!(codes, [BAD_ARGUMENT; 7]);
+    assert_eq!(codes, [BAD_ARGUMENT; 10]);
+    // SAFETY: none is set.
+    unsafe { (library.set_log)(None, null_mut(), 4) };
 }
 
 #[test]
@@ -170,6 +196,10 @@ fn without_an_answer_the_code_is_the_same() {
         server.next(made.clone());
         assert_eq!((library.task_add)(client.0, good.as_ptr(), null_mut()), OK);
         assert_eq!((library.task_add)(client.0, bad.as_ptr(), null_mut()), BAD_TASK);
+        server.next(Script::request().send(answer("200 OK", Framing::Length, br#"{"status":1}"#)).close());
+        let (path, body) = (c("/x"), c("{}"));
+        assert_eq!((library.call)(client.0, path.as_ptr(), body.as_ptr(), null(), null_mut()), OK);
+        assert_eq!((library.call)(client.0, body.as_ptr(), body.as_ptr(), null(), null_mut()), BAD_ARGUMENT);
         assert_eq!((library.task_check)(good.as_ptr(), null_mut()), OK);
         assert_eq!((library.task_check)(bad.as_ptr(), null_mut()), BAD_TASK);
         assert_eq!((library.client_set_token)(client.0, token.as_ptr(), null_mut()), OK);
@@ -183,7 +213,7 @@ fn without_an_answer_the_code_is_the_same() {
         assert!(!made.is_null());
         (library.client_free)(made);
     }
-    assert_eq!(server.settle(0).expect("the connection has ended").len(), 1);
+    assert_eq!(server.settle(0).expect("the connections have ended").len(), 2);
     assert_eq!(server.ledger().made("N"), 1);
 }
 
@@ -213,6 +243,8 @@ fn bytes_that_are_not_utf_8_are_answered() {
             for (argument, call, appointment) in text_calls(client.0) {
                 refused(&call(text.as_ptr()), &format!("{argument} is not UTF-8"), appointment);
             }
+            // SAFETY: a text that lives through the call.
+            assert_eq!(unsafe { (arctos().call_cancel)(client.0, text.as_ptr()) }, BAD_ARGUMENT, "{text:?}");
             setters_refuse(text.as_ptr(), bytes);
         }
     }
@@ -226,8 +258,11 @@ fn a_freed_client_is_answered_and_a_living_one_goes_on() {
     for _ in 0..3 {
         refused(&gone.add(&task("N")), "client", true);
         refused(&gone.set_token("a-token"), "client", false);
+        refused(&gone.call("/x", "{}"), "client", true);
+        assert_eq!((gone.cancel(), gone.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
         // SAFETY: freeing a client twice is ignored.
         unsafe { (arctos().client_free)(freed) };
+        assert_eq!((living.cancel(), living.cancel_call("c-1")), (OK, OK));
         assert_eq!(living.set_token("a-token").code, OK);
     }
 }
@@ -243,6 +278,7 @@ fn handles_that_never_were_are_answered() {
         state ^= state << 17;
         let stranger = Owned(without_provenance_mut(state >> (state % 60)));
         assert_eq!(stranger.set_token("a-token").code, BAD_ARGUMENT, "{stranger:?}");
+        assert_eq!((stranger.cancel(), stranger.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT), "{stranger:?}");
     }
     assert_eq!(living.set_token("a-token").code, OK);
 }
@@ -403,6 +439,7 @@ fn outcome_without_a_readable_document() {
             TLS,
             TIMEOUT,
             BROKEN,
+            CANCELLED,
             FAILED,
             FORBIDDEN,
             NOT_FOUND,
@@ -413,7 +450,7 @@ fn outcome_without_a_readable_document() {
             INTERNAL,
         ];
         // Codes that this version does not know, and that no version will.
-        for code in undecided.into_iter().chain([-5, -14, -27, -98, -100, 1, 2, i32::MAX, i32::MIN]) {
+        for code in undecided.into_iter().chain([-5, -15, -27, -98, -100, 1, 2, i32::MAX, i32::MIN]) {
             assert_eq!(outcome(code, document), UNKNOWN, "{code} {document:?}");
         }
     }
@@ -433,7 +470,9 @@ fn outcome_of_a_document_is_what_the_document_says() {
             format!(r#"{{"許功蓋":"😀","outcome":"{word}"}}"#),
         ] {
             // With codes of later versions too: callers decide by the outcome.
-            for code in [CONNECT, TLS, TIMEOUT, BROKEN, BUSY, SERVER_ERROR, BAD_RESPONSE, INTERNAL, -14, -1000] {
+            for code in
+                [CONNECT, TLS, TIMEOUT, BROKEN, BUSY, SERVER_ERROR, CANCELLED, BAD_RESPONSE, INTERNAL, -15, -1000]
+            {
                 assert_eq!(outcome(code, Some(&document)), expected, "{code} {document}");
             }
         }
@@ -455,6 +494,7 @@ fn codes_have_their_names() {
         (TLS, "ARCTOS_TLS"),
         (TIMEOUT, "ARCTOS_TIMEOUT"),
         (BROKEN, "ARCTOS_BROKEN"),
+        (CANCELLED, "ARCTOS_CANCELLED"),
         (FAILED, "ARCTOS_FAILED"),
         (FORBIDDEN, "ARCTOS_FORBIDDEN"),
         (NOT_FOUND, "ARCTOS_NOT_FOUND"),
@@ -487,36 +527,18 @@ fn versions_are_those_of_the_package_and_of_the_header() {
 /// The host's environment asks for everything that libraries print or write when they are asked.
 #[test]
 fn the_process_is_left_as_it_was_and_nothing_is_printed() {
-    let authority = Authority::new();
-    let http = Server::plain();
-    let https = Server::start("127.0.0.1", Some(authority.server(Identity::right(Version::Tls13))));
-    let made = Script::made().send(answer("200 OK", Framing::Length, success_body("GUEST").as_bytes())).close();
-    let failed = Script::request().send(answer("500 No", Framing::Length, b"no")).close();
     let host = Host::new("guest");
-    let here = |server: &Server| config(&server.base_url_as("localhost"));
-    let trusted = with(config_tls(&https.base_url_as("localhost"), &authority), json!({}));
-    let another = Authority::new();
-    let stranger = config_tls(&https.base_url(), &another);
     let keys = host.folder().join("keys");
-    for (secure, first) in [(false, here(&http)), (true, trusted)] {
-        let server = if secure { &https } else { &http };
-        server.next(made.clone());
-        http.next(failed.clone());
-        https.next(Script::request());
-        let mut command = host.command();
-        command.args([&first, &here(&http), &stranger, &config(NOWHERE)].map(Value::to_string));
+    guests(&host, |command| {
         command.envs([("RUST_BACKTRACE", "full"), ("RUST_LOG", "trace"), ("ARCTOS_LOG", "trace")]);
         command.env("SSLKEYLOGFILE", &keys);
         let output = command.output().expect("the program runs");
         assert!(output.status.success(), "{}: {}", output.status, both(&output));
         assert_eq!(both(&output), "");
-    }
+    });
     assert!(!keys.exists(), "keys of TLS were written to a file");
     let files: Vec<_> = std::fs::read_dir(host.folder()).expect("a folder").map(|file| file.expect("a file")).collect();
     assert_eq!(files.len(), 1, "only the program stands in its folder: {files:?}");
-    for server in [http, https] {
-        server.settle(0).expect("the connections have ended");
-    }
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arctos_tests::api::{library_path, root};
 use arctos_tests::tools::{both, cc, compiler, succeed, tool};
@@ -25,6 +26,8 @@ const TOKEN: &str = "token-that-no-output-may-hold";
 /// The second must leave time for the request to go out, and the first must be well above it.
 const SLOW_MS: &str = "4000";
 const IMPATIENT_MS: &str = "2000";
+/// How long a request may take to come to the sandbox.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The exit codes that all callers document.
 const MADE: i32 = 0;
@@ -32,15 +35,17 @@ const NOT_MADE: i32 = 2;
 const MAYBE_MADE: i32 = 3;
 const MADE_WITHOUT_NUMBER: i32 = 4;
 
-/// The test numbers of the sandbox, except `slow-`: how the caller ends, the first word on standard error (none:
-/// standard error is empty), and whether the sandbox made the appointment.
-const CASES: [(&str, i32, &str, bool); 11] = [
+/// The test numbers of the sandbox, except `slow-` and `slow-once-`: how the caller ends, the first word on standard
+/// error (none: standard error is empty), and whether the sandbox made the appointment.
+const CASES: [(&str, i32, &str, bool); 13] = [
     ("plain-", MADE, "", true),
     ("warn-", MADE, "warning", true),
     ("fail-", NOT_MADE, "ARCTOS_FAILED", false),
     ("busy-", NOT_MADE, "ARCTOS_BUSY", false),
+    ("busy-once-", MADE, "", true),
     ("forbidden-", NOT_MADE, "ARCTOS_FORBIDDEN", false),
     ("reset-before-", MAYBE_MADE, "ARCTOS_BROKEN", false),
+    ("reset-once-", MAYBE_MADE, "ARCTOS_BROKEN", false),
     ("reset-after-", MAYBE_MADE, "ARCTOS_BROKEN", true),
     ("truncate-", MAYBE_MADE, "ARCTOS_BROKEN", true),
     ("html-", MAYBE_MADE, "ARCTOS_BAD_RESPONSE", true),
@@ -75,7 +80,7 @@ impl Callers {
         let mut languages = vec![Language::C, Language::Python];
         succeed(
             compiler(&cc())
-                .args(["-std=c89", "-Wno-long-long"])
+                .args(["-std=c89", "-Wno-long-long", "-pthread"])
                 .arg(root().join("examples/c/add_task.c"))
                 .arg(&library)
                 .arg(&search)
@@ -109,7 +114,20 @@ impl Callers {
     }
 
     fn command(&self, language: Language, base_url: &str, number: &str, ca_file: Option<&Path>) -> Command {
+        self.command_with(&[], language, base_url, number, ca_file)
+    }
+
+    /// The same with options before everything else.
+    fn command_with(
+        &self,
+        options: &[&str],
+        language: Language,
+        base_url: &str,
+        number: &str,
+        ca_file: Option<&Path>,
+    ) -> Command {
         let mut command = self.bare(language);
+        command.args(options);
         match language {
             Language::C | Language::Cobol => command.args([base_url, number]).args(ca_file),
             Language::Python => {
@@ -131,7 +149,11 @@ struct End {
 
 impl End {
     fn of(command: &mut Command) -> End {
-        let Output { status, stdout, stderr } = command.output().expect("the caller runs");
+        End::from(command.output().expect("the caller runs"))
+    }
+
+    fn from(output: Output) -> End {
+        let Output { status, stdout, stderr } = output;
         let end = End {
             exit: status.code(),
             stdout: String::from_utf8(stdout).expect("UTF-8"),
@@ -174,12 +196,17 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(tls: bool) -> Sandbox {
+        Sandbox::as_slow_as(SLOW_MS, tls)
+    }
+
+    /// One that answers a `slow-` number after so many milliseconds.
+    fn as_slow_as(slow_ms: &str, tls: bool) -> Sandbox {
         let program = root().join("target/debug/arctos-sandbox");
         let folder = TempDir::new().expect("a temporary folder");
         let ca_file = tls.then(|| folder.path().join("ca.pem"));
         let complaints = folder.path().join("stderr");
         let mut command = Command::new(&program);
-        command.args(["--listen", "127.0.0.1:0", "--token", TOKEN, "--slow-ms", SLOW_MS]);
+        command.args(["--listen", "127.0.0.1:0", "--token", TOKEN, "--slow-ms", slow_ms]);
         if let Some(ca_file) = &ca_file {
             command.arg("--tls").arg("--ca-file").arg(ca_file);
         }
@@ -212,16 +239,21 @@ impl Sandbox {
     /// The task number of the one appointment that was made for `out_task_num`; `None` when none was made.
     #[track_caller]
     fn made(&self, out_task_num: &str) -> Option<String> {
-        let list = self.get("/sandbox/appointments");
-        let mut numbers = list["appointments"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no list in {list}"))
-            .iter()
-            .filter(|appointment| appointment["out_task_num"] == out_task_num)
-            .map(|appointment| appointment["task_num"].as_str().expect("a task number").to_owned());
-        let number = numbers.next();
-        assert_eq!(numbers.next(), None, "{out_task_num} was made twice");
+        let mut numbers = self.all_made(out_task_num);
+        let number = numbers.pop();
+        assert!(numbers.is_empty(), "{out_task_num} was made twice");
         number
+    }
+
+    /// The task numbers of all appointments that were made for `out_task_num`.
+    #[track_caller]
+    fn all_made(&self, out_task_num: &str) -> Vec<String> {
+        let list = self.get("/sandbox/appointments");
+        let all = list["appointments"].as_array().unwrap_or_else(|| panic!("no list in {list}"));
+        all.iter()
+            .filter(|appointment| appointment["out_task_num"] == out_task_num)
+            .map(|appointment| appointment["task_num"].as_str().expect("a task number").to_owned())
+            .collect()
     }
 
     fn get(&self, path: &str) -> Value {
@@ -329,6 +361,79 @@ fn every_number_of_the_sandbox_over_http() {
 #[test]
 fn every_number_of_the_sandbox_over_https() {
     every_number(true);
+}
+
+#[test]
+fn what_is_unknown_is_tried_again_where_the_server_knows_a_repeat() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(false);
+    for (language, option) in [(Language::C, "-d"), (Language::Python, "--server-dedupes")] {
+        let number = format!("reset-once-{language:?}-1");
+        let end = End::of(&mut callers.command_with(&[option], language, &sandbox.base_url, &number, None));
+        end.check(MADE, "", sandbox.made(&number).as_deref());
+    }
+}
+
+#[test]
+fn a_repeat_by_hand_makes_another_appointment() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(false);
+    let number = "slow-once-Python-1";
+    let mut command = callers.command(Language::Python, &sandbox.base_url, number, None);
+    let end = End::of(command.args(["--timeout-ms", IMPATIENT_MS]));
+    end.check(MAYBE_MADE, "ARCTOS_TIMEOUT", None);
+    assert_eq!(sandbox.all_made(number).len(), 1);
+    let end = End::of(&mut callers.command(Language::Python, &sandbox.base_url, number, None));
+    let all = sandbox.all_made(number);
+    assert_eq!(all.len(), 2, "{end:?}");
+    end.check(MADE, "", Some(&all[1]));
+}
+
+#[test]
+fn the_log_shows_a_retry() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(true);
+    for language in [Language::C, Language::Python] {
+        let number = format!("busy-once-{language:?}-1");
+        let ca_file = sandbox.ca_file.as_deref();
+        let end = End::of(&mut callers.command_with(&["-v"], language, &sandbox.base_url, &number, ca_file));
+        let made = sandbox.made(&number).unwrap_or_else(|| panic!("not made: {end:?}"));
+        assert_eq!((end.exit, end.stdout), (Some(MADE), format!("{made}\n")), "{}", end.stderr);
+        let events: Vec<Value> =
+            end.stderr.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().expect("a name")).collect();
+        assert_eq!(names, ["answer", "retry", "pause", "answer"], "{}", end.stderr);
+        assert!(events.iter().all(|event| event["out_task_num"] == number), "{}", end.stderr);
+    }
+}
+
+#[test]
+fn an_interrupt_cancels_the_call_and_the_outcome_is_told() {
+    let callers = Callers::new();
+    // Later than the library waits: only a cancel ends the call so.
+    let sandbox = Sandbox::as_slow_as("3600000", false);
+    for language in [Language::C, Language::Python] {
+        let number = format!("slow-{language:?}-1");
+        let mut command = callers.command(language, &sandbox.base_url, &number, None);
+        // Whoever runs the tests may have it ignored.
+        // SAFETY: the one function that is called may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+        let caller = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the caller runs");
+        let given_up = Instant::now() + PATIENCE;
+        while sandbox.made(&number).is_none() {
+            assert!(Instant::now() < given_up, "the request does not come");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let process = libc::pid_t::try_from(caller.id()).expect("a process");
+        // SAFETY: a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(process, libc::SIGINT) }, 0);
+        End::from(caller.wait_with_output().expect("the caller ends")).check(MAYBE_MADE, "ARCTOS_CANCELLED", None);
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn the_defaults_are_in_force() {
     assert_eq!(reply.code, OK);
     assert_eq!(
         reply.text(),
-        r#"{"base_url":"http://127.0.0.1:1","allow_http":false,"timeout_ms":15000,"connect_timeout_ms":5000,"max_response_bytes":1048576,"tls":{"roots":"system"},"strict":false,"keep_bodies":false}"#
+        r#"{"base_url":"http://127.0.0.1:1","allow_http":false,"timeout_ms":15000,"connect_timeout_ms":5000,"max_response_bytes":1048576,"tls":{"roots":"system"},"strict":false,"retries":2,"retry_503":false,"server_dedupes":false,"connections":8,"idle_timeout_ms":4000,"keep_bodies":false}"#
     );
 }
 
@@ -72,6 +72,7 @@ fn what_is_given_is_in_force_and_the_token_is_masked() {
     let given = format!(
         "{{ \"keep_bodies\": true, \"user_agent\": \"branch-terminal/4.2\", \"strict\": true, \"tls\": {{ \"ca_file\": {ca_file}, \
          \"roots\": \"file\" }}, \"max_response_bytes\": 4096, \"connect_timeout_ms\": 700, \"timeout_ms\": 800, \
+         \"idle_timeout_ms\": 0, \"connections\": 3, \"server_dedupes\": true, \"retry_503\": true, \"retries\": 0, \
          \"token\": \"5f1e0c-token\", \"allow_http\": true, \"base_url\": \"https://arctos.bank.example:8443/branch/\" }}"
     );
     let (_client, reply) = client_new(&given);
@@ -79,7 +80,8 @@ fn what_is_given_is_in_force_and_the_token_is_masked() {
     let expected = format!(
         "{{\"base_url\":\"https://arctos.bank.example:8443/branch\",\"allow_http\":true,\"token\":\"***\",\"timeout_ms\":800,\
          \"connect_timeout_ms\":700,\"max_response_bytes\":4096,\"tls\":{{\"roots\":\"file\",\"ca_file\":{ca_file}}},\
-         \"strict\":true,\"user_agent\":\"branch-terminal/4.2\",\"keep_bodies\":true}}"
+         \"strict\":true,\"user_agent\":\"branch-terminal/4.2\",\"retries\":0,\"retry_503\":true,\"server_dedupes\":true,\
+         \"connections\":3,\"idle_timeout_ms\":0,\"keep_bodies\":true}}"
     );
     assert_eq!(reply.text(), expected);
     // It is a configuration itself.
@@ -90,16 +92,21 @@ fn what_is_given_is_in_force_and_the_token_is_masked() {
 #[test]
 fn ranges_of_integers() {
     let mut table = Table::new();
-    for (key, most) in
-        [("timeout_ms", 3_600_000), ("connect_timeout_ms", 3_600_000), ("max_response_bytes", 1_073_741_824_u64)]
-    {
-        for good in [1, 2, 999, most - 1, most] {
+    for (key, least, most) in [
+        ("timeout_ms", 1, 3_600_000),
+        ("connect_timeout_ms", 1, 3_600_000),
+        ("max_response_bytes", 1, 1_073_741_824_i64),
+        ("retries", 0, 10),
+        ("connections", 1, 1_024),
+        ("idle_timeout_ms", 0, 3_600_000),
+    ] {
+        for good in [least, least + 1, 2, most - 1, most] {
             takes(&mut table, key, json!(good));
         }
-        let beyond = (most + 1).to_string();
+        let (below, beyond) = ((least - 1).to_string(), (most + 1).to_string());
         for bad in [
-            "0",
-            "-1",
+            &*below,
+            "-2",
             "1.5",
             "0.5",
             &*beyond,
@@ -115,7 +122,7 @@ fn ranges_of_integers() {
             let document = refuses(&mut table, &raw(key, bad), &[key]);
             let Some(document) = document else { continue };
             let problem = document["problems"][0]["problem"].as_str().expect("a problem").to_owned();
-            assert!(problem.contains(&most.to_string()), "the range is said: {problem}");
+            assert!(problem.contains(&format!(" {least} to {most}")), "the range is said: {problem}");
             assert_eq!(document["problems"][0]["value"], bad, "{document}");
         }
         for wrong in ["null", "true", "\"15000\"", "\"\"", "[15000]", "{}"] {
@@ -128,7 +135,7 @@ fn ranges_of_integers() {
 #[test]
 fn booleans() {
     let mut table = Table::new();
-    for key in ["allow_http", "strict", "keep_bodies"] {
+    for key in ["allow_http", "strict", "keep_bodies", "retry_503", "server_dedupes"] {
         for good in [true, false] {
             takes(&mut table, key, json!(good));
         }
@@ -222,18 +229,29 @@ fn unknown_keys_are_refused_and_the_closest_known_one_is_named() {
         ("connect_timeout", "connect_timeout_ms"),
         ("conect_timeout_ms", "connect_timeout_ms"),
         ("max_response_byte", "max_response_bytes"),
-        ("max_response_size", "max_response_bytes"),
+        ("maxResponseBytes", "max_response_bytes"),
         ("allowhttp", "allow_http"),
         ("allow_https", "allow_http"),
         ("stric", "strict"),
         ("useragent", "user_agent"),
         ("User-Agent", "user_agent"),
-        ("keep_body", "keep_bodies"),
+        ("keepbodies", "keep_bodies"),
+        ("retrys", "retries"),
+        ("Retries", "retries"),
+        ("retry503", "retry_503"),
+        ("retry_on_503", "retry_503"),
+        ("server_dedupe", "server_dedupes"),
+        ("serverDedupes", "server_dedupes"),
+        ("connection", "connections"),
+        ("conections", "connections"),
+        ("idle_timeout", "idle_timeout_ms"),
+        ("idleTimeoutMs", "idle_timeout_ms"),
         ("TLS", "tls"),
     ] {
         let Some(document) = refuses(&mut table, &one(key, json!("5f1e0c secret")), &[key]) else { continue };
         let problem = document["problems"][0]["problem"].as_str().expect("a problem");
-        let found = problem.contains(near).then_some(()).ok_or_else(|| format!("{key}: {problem}"));
+        let found =
+            problem.contains(&format!("did you mean {near}")).then_some(()).ok_or_else(|| format!("{key}: {problem}"));
         table.take(found);
         assert!(!document.to_string().contains("5f1e0c"), "{document}");
     }
@@ -243,7 +261,8 @@ fn unknown_keys_are_refused_and_the_closest_known_one_is_named() {
         let config = one("tls", json!({ key: "5f1e0c secret" }));
         let Some(document) = refuses(&mut table, &config, &[&format!("tls.{key}")]) else { continue };
         let problem = document["problems"][0]["problem"].as_str().expect("a problem");
-        let found = problem.contains(near).then_some(()).ok_or_else(|| format!("{key}: {problem}"));
+        let found =
+            problem.contains(&format!("did you mean {near}")).then_some(()).ok_or_else(|| format!("{key}: {problem}"));
         table.take(found);
         assert!(!document.to_string().contains("5f1e0c"), "{document}");
     }
@@ -260,11 +279,6 @@ fn unknown_keys_are_refused_and_the_closest_known_one_is_named() {
 fn keys_of_parts_that_are_not_built_are_refused() {
     let mut table = Table::new();
     for (key, value) in [
-        ("retries", json!(2)),
-        ("retry_503", json!(false)),
-        ("server_dedupes", json!(false)),
-        ("connections", json!(8)),
-        ("idle_timeout_ms", json!(4000)),
         ("token_file", json!("/nowhere")),
         ("login", json!({ "path": "/login", "body": {}, "token_pointer": "/token" })),
         ("proxy", json!("http://user:5f1e0c@proxy.example:3128")),
@@ -297,6 +311,11 @@ fn a_key_that_stands_twice_is_refused() {
         ("tls", json!({})),
         ("strict", json!(false)),
         ("user_agent", json!("x")),
+        ("retries", json!(0)),
+        ("retry_503", json!(false)),
+        ("server_dedupes", json!(false)),
+        ("connections", json!(1)),
+        ("idle_timeout_ms", json!(0)),
         ("keep_bodies", json!(false)),
     ] {
         let first = if key == "base_url" { String::new() } else { format!("\"base_url\":\"{BASE}\",") };
@@ -313,7 +332,8 @@ fn a_key_that_stands_twice_is_refused() {
 fn all_problems_are_listed_at_once() {
     let mut table = Table::new();
     let everything = r#"{"base_url":"ftp://h","allow_http":1,"token":"","timeout_ms":0,"connect_timeout_ms":"1","max_response_bytes":null,
-        "tls":{"roots":"none","ca_file":5,"pins":[]},"strict":"no","user_agent":"","keep_bodies":0,"retries":1}"#;
+        "tls":{"roots":"none","ca_file":5,"pins":[]},"strict":"no","user_agent":"","keep_bodies":0,
+        "retries":11,"retry_503":503,"server_dedupes":"yes","connections":0,"idle_timeout_ms":-1,"journal":1}"#;
     let fields = [
         "base_url",
         "allow_http",
@@ -328,12 +348,17 @@ fn all_problems_are_listed_at_once() {
         "user_agent",
         "keep_bodies",
         "retries",
+        "retry_503",
+        "server_dedupes",
+        "connections",
+        "idle_timeout_ms",
+        "journal",
     ];
     let document = refuses(&mut table, everything, &fields);
     table.finish();
     let document = document.expect("refused");
     let message = document["message"].as_str().expect("a message");
-    assert!(message.contains("base_url") || message.contains("retries"), "{message}");
+    assert!(message.contains("base_url") || message.contains("journal"), "{message}");
     assert!(message.len() < 2000, "{message}");
     assert_eq!(
         (document.get("outcome"), document.get("attempts"), document.get("call_id")),
@@ -350,7 +375,7 @@ fn a_file_that_cannot_be_used_is_listed_with_all_other_problems() {
     let mut table = Table::new();
     let tls = json!({ "roots": "file", "ca_file": "/nowhere/ca.pem" });
     let config = with(
-        json!({ "base_url": "https://arctos.bank.example", "timeout_ms": 0, "retries": 1 }),
+        json!({ "base_url": "https://arctos.bank.example", "timeout_ms": 0, "retries": 11 }),
         json!({ "tls": tls }),
     );
     refuses(&mut table, &config.to_string(), &["timeout_ms", "retries", "tls.ca_file"]);
@@ -767,7 +792,7 @@ fn a_token_that_is_refused_leaves_the_old_one_in_place() {
         let done = stage.run("a token", MADE, |number| {
             Script::made().send(answer("200 OK", Framing::Length, success_body(number).as_bytes())).close()
         });
-        done.seen.request.expect("a request").header("Authorization").expect("a token").to_owned()
+        done.request().header("Authorization").expect("a token").to_owned()
     };
     assert_eq!(stage.client.set_token("the-old-one").text(), "{}");
     for token in bad_tokens() {
@@ -802,6 +827,8 @@ fn without_a_token_nothing_is_sent() {
     assert_eq!(client.set_token("a-token").code, OK);
     server.next(Script::made().send(answer("200 OK", Framing::Length, success_body("N").as_bytes())).close());
     assert_eq!(client.add(&task("N")).code, OK);
+    // Freed, it closes what it has kept.
+    drop(client);
     assert_eq!(server.settle(0).expect("the connection has ended").len(), 1);
 }
 

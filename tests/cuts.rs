@@ -111,14 +111,14 @@ fn cut_inside_a_record(version: Version) {
     let mut rows = Vec::new();
     for framing in FRAMINGS {
         let whole = whole(framing);
-        let all = Script::made().then(Step::Records(whole.clone(), Change::None)).close();
-        let length = stage.run("the whole record", MADE, |_| all).seen.records.len();
+        let all = Script::made().then(Step::Records(vec![whole.clone()], Change::None)).close();
+        let length = stage.run("the whole record", MADE, |_| all).only().records.len();
         assert!(length > whole.len(), "a record is longer than what it holds");
         for sent in 0..=length {
             for end in [End::Fin, End::Reset] {
                 let case = format!("{version:?} {framing:?}, {sent} of {length} bytes of the record, {end:?}");
                 let arrived = if sent == length { whole.len() } else { 0 };
-                let script = end.of(Script::made().then(Step::Records(whole.clone(), Change::First(sent))));
+                let script = end.of(Script::made().then(Step::Records(vec![whole.clone()], Change::First(sent))));
                 rows.push((case, expected(framing, arrived, false), script));
             }
         }

@@ -1,16 +1,19 @@
 //! The fault server does what its scripts say, and its ledger and checks notice what they must.
-//! Driven by plain sockets: nothing here needs the library.
+//! Driven by plain sockets: the library lends no more than the client that a stage must have.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arctos_tests::api::{BROKEN, CREATED, FORBIDDEN, NOT_CREATED, OK, Reply, UNKNOWN};
 use arctos_tests::expected;
-use arctos_tests::http::{Framing, Request, Said, answer, chunks, success_body};
-use arctos_tests::ledger::truth;
-use arctos_tests::server::{Change, Script, Seen, Server, Step};
+use arctos_tests::expected::{BROKEN_UNKNOWN, FORBIDDEN_NOT_CREATED, MADE};
+use arctos_tests::http::{Framing, Request, Said, answer, chunks, success, success_body};
+use arctos_tests::ledger::{check, truth};
+use arctos_tests::server::{Change, Exchange, Script, Seen, Server, Step};
+use arctos_tests::stage::{Calls, Stage};
 use arctos_tests::tls::{Authority, Identity, Version};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -22,7 +25,23 @@ fn request(number: &str) -> Vec<u8> {
 }
 
 fn connect(server: &Server) -> TcpStream {
-    TcpStream::connect(server.address()).expect("the server listens")
+    let socket = TcpStream::connect(server.address()).expect("the server listens");
+    // What is written has arrived when the call has returned.
+    socket.set_nodelay(true).expect("TCP_NODELAY");
+    socket
+}
+
+/// Sends a request and reads the whole answer, of which the length is known.
+fn exchange(stream: &mut (impl Read + Write), number: &str) {
+    stream.write_all(&request(number)).unwrap();
+    let mut answer = vec![0; success(number).len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, success(number));
+}
+
+/// What a test that must fail says.
+fn panics(test: impl FnOnce()) -> String {
+    *catch_unwind(AssertUnwindSafe(test)).expect_err("this must fail").downcast().expect("a text")
 }
 
 fn read_all(mut stream: impl Read) -> (Vec<u8>, Option<ErrorKind>) {
@@ -34,7 +53,7 @@ fn read_all(mut stream: impl Read) -> (Vec<u8>, Option<ErrorKind>) {
 #[test]
 fn an_appointment_is_entered_and_answered() {
     let server = Server::plain();
-    let whole = answer("200 OK", Framing::Length, success_body("A").as_bytes());
+    let whole = success("A");
     server.next(Script::made().send(whole.clone()).close());
     let mut socket = connect(&server);
     socket.write_all(&request("A")).unwrap();
@@ -42,9 +61,10 @@ fn an_appointment_is_entered_and_answered() {
     drop(socket);
     let seen = &server.settle(0).unwrap()[0];
     assert_eq!((server.ledger().made("A"), server.ledger().made("B")), (1, 0));
-    assert_eq!((seen.plain.as_slice(), seen.sent.as_slice()), (&*request("A"), &*whole));
-    assert_eq!((seen.segments, &seen.note, &seen.fault), (1, &None, &None));
-    assert_eq!(Said::read(&seen.sent).unwrap().body.unwrap(), success_body("A").into_bytes());
+    let [only] = seen.exchanges.as_slice() else { panic!("{seen:?}") };
+    assert_eq!((only.plain.as_slice(), only.sent.as_slice()), (&*request("A"), &*whole));
+    assert_eq!((only.segments, &seen.note, &seen.fault), (1, &None, &None));
+    assert_eq!(Said::read(&only.sent).unwrap().body.unwrap(), success_body("A").into_bytes());
 }
 
 #[test]
@@ -52,26 +72,31 @@ fn a_request_in_two_writes_is_two_segments() {
     let server = Server::plain();
     server.next(Script::request().close());
     let mut socket = connect(&server);
-    socket.set_nodelay(true).unwrap();
     let request = request("A");
     socket.write_all(&request[..20]).unwrap();
     socket.write_all(&request[20..]).unwrap();
     read_all(&socket);
     drop(socket);
-    assert_eq!(server.settle(0).unwrap()[0].segments, 2);
+    assert_eq!(server.settle(0).unwrap()[0].exchanges[0].segments, 2);
 }
 
 #[test]
 fn the_server_stops_reading_at_the_byte_and_resets() {
-    for count in 1..request("A").len() {
-        let server = Server::plain();
-        server.next(Script::silent().then(Step::Read(count)).reset());
-        let mut socket = connect(&server);
-        socket.write_all(&request("A")).unwrap();
-        assert_eq!(read_all(&socket), (vec![], Some(ErrorKind::ConnectionReset)));
-        let seen = &server.settle(0).unwrap()[0];
-        assert_eq!((seen.plain.len(), seen.request_bytes()), (count, request("A").len()));
-        assert!(server.ledger().all().is_empty());
+    let whole = request("A");
+    for count in 1..whole.len() {
+        // What is not read counts as arrived.
+        for sent in [count, whole.len()] {
+            let server = Server::plain();
+            server.next(Script::silent().then(Step::Read(count)).reset());
+            let mut socket = connect(&server);
+            socket.write_all(&whole[..sent]).unwrap();
+            assert_eq!(read_all(&socket), (vec![], Some(ErrorKind::ConnectionReset)));
+            let seen = &server.settle(0).unwrap()[0];
+            assert_eq!((seen.raw, seen.request_bytes(), seen.requests().count()), (sent as u64, sent, 0));
+            // The last byte closes the object, the one before it the number.
+            assert_eq!(seen.exchanges[0].is_of("A"), sent >= whole.len() - 1);
+            assert!(server.ledger().all().is_empty());
+        }
     }
 }
 
@@ -207,7 +232,7 @@ fn tls_is_spoken_and_cut_at_the_byte() {
             (Script::made().send("torn").fin(), "torn", Some(ErrorKind::UnexpectedEof)),
             (Script::made().send("torn").reset(), "torn", Some(ErrorKind::ConnectionReset)),
             (
-                Script::made().then(Step::Records("half".into(), Change::First(12))).fin(),
+                Script::made().then(Step::Records(vec!["half".into()], Change::First(12))).fin(),
                 "",
                 Some(ErrorKind::UnexpectedEof),
             ),
@@ -221,8 +246,8 @@ fn tls_is_spoken_and_cut_at_the_byte() {
             assert_eq!(read_all(&mut stream), (text.as_bytes().to_vec(), end), "{version:?}");
             drop(stream);
             let seen = &server.settle(from).unwrap()[0];
-            assert!(seen.handshaken && seen.plain == request(&number), "{seen:?}");
-            assert_eq!(server.ledger().made(&number), u32::from(seen.request.is_some()));
+            assert!(seen.handshaken && seen.exchanges[0].plain == request(&number), "{seen:?}");
+            assert_eq!(server.ledger().made(&number), u32::from(seen.requests().count() == 1));
             assert!(seen.flights[0] > 100 && seen.flights[1] > seen.flights[0], "{:?}", seen.flights);
         }
     }
@@ -273,14 +298,20 @@ fn reply(code: i32, outcome: i32) -> Reply {
     Reply { code, text: Some(text), outcome }
 }
 
+/// A request of which this has arrived.
+fn seen(plain: &[u8]) -> Exchange {
+    Exchange { plain: plain.to_vec(), ..Exchange::default() }
+}
+
 #[test]
 fn lies_are_found_out() {
-    let request_seen = Seen { plain: b"POST".to_vec(), ..Seen::default() };
-    let said = |status: &str, body: &str| Seen {
+    let request_seen = seen(b"POST");
+    let said = |status: &str, body: &str| Exchange {
         sent: answer(status, Framing::Length, body.as_bytes()),
         ..request_seen.clone()
     };
-    let nothing_seen = Seen::default();
+    let whole_seen = Exchange { request: Request::parse(&request("A")).unwrap(), ..seen(&request("A")) };
+    let nothing_seen = Exchange::default();
     let silent = Reply { text: Some("{}".to_owned()), ..reply(BROKEN, UNKNOWN) };
     for (what, lie, made, seen) in [
         ("made twice", reply(OK, CREATED), 2, &request_seen),
@@ -292,6 +323,7 @@ fn lies_are_found_out() {
         ("unknown after a refusal", reply(BROKEN, UNKNOWN), 0, &said("403 Forbidden", "")),
         ("unknown after status 0", reply(BROKEN, UNKNOWN), 0, &said("200 OK", "{\"status\":0}")),
         ("no outcome", silent, 0, &request_seen),
+        ("not created without an answer", reply(BROKEN, NOT_CREATED), 0, &whole_seen),
     ] {
         assert!(truth(&lie, made, std::slice::from_ref(seen)).is_err(), "{what}");
     }
@@ -305,4 +337,385 @@ fn lies_are_found_out() {
     ] {
         assert_eq!(truth(&true_reply, made, std::slice::from_ref(seen)), Ok(()));
     }
+}
+
+#[test]
+fn tries_are_judged_together() {
+    let tried = |attempts: u32| {
+        let document = serde_json::json!({ "outcome": "unknown", "attempts": attempts });
+        Reply { text: Some(document.to_string()), ..reply(BROKEN, UNKNOWN) }
+    };
+    let refused = Exchange { sent: answer("403 Forbidden", Framing::Length, b""), ..seen(&request("A")) };
+    let (nothing, part, whole) = (seen(b""), seen(&request("A")[..9]), seen(&request("A")));
+    // One of which nobody can tell is enough, and a repeat may be cut short.
+    for tries in [vec![whole.clone()], vec![nothing.clone(), part.clone()], vec![whole.clone(), part, refused.clone()]]
+    {
+        assert_eq!(check(&tried(u32::try_from(tries.len()).unwrap()), 0, &tries), Ok(()));
+        assert!(check(&tried(7), 0, &tries).is_err(), "another number of attempts");
+    }
+    for tries in
+        [vec![nothing.clone(), nothing.clone()], vec![nothing, refused.clone()], vec![refused.clone(), refused]]
+    {
+        assert!(check(&tried(2), 0, &tries).is_err(), "avoidable: {tries:?}");
+    }
+    let others = [whole, seen(&request("B"))];
+    assert!(truth(&tried(2), 0, &others).is_ok() && check(&tried(2), 0, &others).is_err(), "other bytes");
+}
+
+/// A server of plain HTTP, and one of each version of TLS with the authority that it needs.
+fn servers() -> Vec<(Server, Option<Authority>)> {
+    let mut all = vec![(Server::plain(), None)];
+    for version in [Version::Tls12, Version::Tls13] {
+        let authority = Authority::new();
+        let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+        all.push((server, Some(authority)));
+    }
+    all
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// Connects to one of [`servers`], with another handle of the bare socket.
+fn open(server: &Server, authority: Option<&Authority>) -> (Box<dyn Stream>, TcpStream) {
+    let socket = connect(server);
+    let bare = socket.try_clone().unwrap();
+    match authority {
+        None => (Box::new(socket), bare),
+        Some(authority) => (Box::new(StreamOwned::new(client(authority), socket)), bare),
+    }
+}
+
+#[test]
+fn one_connection_carries_one_request_after_another() {
+    for (server, authority) in servers() {
+        for script in [Script::served().and(Script::served()).and(Script::served()), Script::forever(Script::served())]
+        {
+            let from = server.connections();
+            server.next(script);
+            let start = Instant::now();
+            let numbers = ["A", "B", "C"].map(|name| format!("{name}{from}"));
+            let (mut stream, bare) = open(&server, authority.as_ref());
+            for number in &numbers {
+                exchange(&mut stream, number);
+            }
+            drop((stream, bare));
+            let seen = &server.settle(from).unwrap()[0];
+            assert_eq!((seen.numbers(), &seen.note, &seen.fault), (numbers.to_vec(), &None, &None));
+            assert_eq!(seen.request_bytes(), 3 * request(&numbers[0]).len());
+            let (mut at, mut began) = (0, start);
+            for (one, number) in seen.exchanges.iter().zip(&numbers) {
+                assert_eq!((&one.plain, &one.sent), (&request(number), &success(number)));
+                assert!(one.is_of(number) && !one.is_of(&number[..1]) && one.began >= began);
+                assert!(one.at > at && one.at <= seen.raw && (authority.is_some() || one.segments == 1), "{one:?}");
+                (at, began) = (one.at, one.began);
+                assert_eq!(server.tries(number).len(), 1);
+                assert_eq!(server.ledger().made(number), 1);
+            }
+            if authority.is_none() {
+                let length = request(&numbers[0]).len() as u64;
+                assert_eq!(
+                    seen.exchanges.iter().map(|one| one.at).collect::<Vec<_>>(),
+                    [1, 1 + length, 1 + 2 * length]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_may_leave_instead_of_sending_another_request() {
+    for (server, authority) in servers() {
+        for script in [Script::served().and(Script::served()), Script::forever(Script::served())] {
+            let from = server.connections();
+            server.next(script);
+            let (mut stream, bare) = open(&server, authority.as_ref());
+            exchange(&mut stream, &format!("A{from}"));
+            drop((stream, bare));
+            let seen = &server.settle(from).unwrap()[0];
+            assert_eq!((seen.numbers().len(), seen.exchanges.len(), &seen.fault), (1, 1, &None));
+        }
+    }
+}
+
+#[test]
+fn a_request_that_no_script_reads_is_a_fault() {
+    for script in [
+        Script::served(),
+        Script::served().fin(),
+        Script::served().then(Step::AwaitRelease).then(Step::Reset),
+        // Nobody goes on after the end that the server has told.
+        Script::forever(Script::served().close()),
+        Script::forever(Script::request().then(Step::ByNumber)),
+    ] {
+        for (server, authority) in servers() {
+            server.number("A", Script::silent().then(Step::Make).then(Step::Answer(success)).close());
+            server.next(script.clone());
+            let (mut stream, bare) = open(&server, authority.as_ref());
+            exchange(&mut stream, "A");
+            stream.write_all(b"P").unwrap();
+            server.release();
+            drop((stream, bare));
+            let seen = &server.settle(0).unwrap()[0];
+            assert_eq!((seen.numbers(), seen.exchanges.len()), (vec!["A".to_owned()], 2), "{script:?}");
+            assert_eq!(seen.exchanges[1].plain, b"P");
+            assert!(panics(move || drop(server)).contains("bytes after the request"));
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_next_request_is_read_and_answered() {
+    for (server, authority) in servers() {
+        server.next(Script::served().then(Step::Read(9)).send("early").reset());
+        let (mut stream, _bare) = open(&server, authority.as_ref());
+        exchange(&mut stream, "A");
+        stream.write_all(&request("B")).unwrap();
+        assert_eq!(read_all(&mut stream), (b"early".to_vec(), Some(ErrorKind::ConnectionReset)));
+        let seen = &server.settle(0).unwrap()[0];
+        assert_eq!((seen.numbers(), seen.exchanges.len()), (vec!["A".to_owned()], 2));
+        assert_eq!((&*seen.exchanges[0].sent, &*seen.exchanges[1].sent), (&*success("A"), b"early".as_slice()));
+        assert_eq!((server.tries("B").len(), server.ledger().made("B")), (1, 0));
+    }
+}
+
+#[test]
+fn what_the_server_resets_without_reading_has_arrived() {
+    for (server, authority) in servers() {
+        server.next(Script::silent().then(Step::Handshake).then(Step::AwaitRelease).then(Step::Reset));
+        let (mut stream, _bare) = open(&server, authority.as_ref());
+        stream.write_all(&request("A")).unwrap();
+        let arrived = server.brought(0);
+        server.release();
+        let seen = &server.settle(0).unwrap()[0];
+        assert_eq!((&seen.exchanges[0].plain, seen.raw), (&request("A"), arrived[0]));
+    }
+}
+
+#[test]
+fn an_end_while_idle_has_come_when_its_script_is_over() {
+    type End = fn(Script) -> Script;
+    let ends: [(&str, End, Option<ErrorKind>); 4] = [
+        ("FIN", |script| script.fin().then(Step::Acknowledged), None),
+        ("close_notify", |script| script.then(Step::CloseNotify).then(Step::Acknowledged), None),
+        ("close_notify and FIN", |script| script.close().then(Step::Acknowledged), None),
+        ("RST", |script| script.then(Step::Reset), Some(ErrorKind::ConnectionReset)),
+    ];
+    for (server, authority) in servers() {
+        for (what, end, error) in ends {
+            if what == "close_notify" && authority.is_none() {
+                continue;
+            }
+            let from = server.connections();
+            server.next(end(Script::served().then(Step::AwaitRelease)));
+            let (mut stream, bare) = open(&server, authority.as_ref());
+            exchange(&mut stream, &format!("A{from}"));
+            assert!(!server.seen(from)[0].over, "{what}");
+            server.release();
+            server.await_over(from).unwrap();
+            bare.set_nonblocking(true).unwrap();
+            let come = bare.peek(&mut [0]).map_err(|error| error.kind());
+            match error {
+                None => assert_eq!(come, Ok(usize::from(what.starts_with("close_notify") && authority.is_some()))),
+                Some(error) => assert_eq!(come, Err(error)),
+            }
+        }
+    }
+}
+
+#[test]
+fn several_records_go_out_in_one_piece_and_are_cut_at_the_byte() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let authority = Authority::new();
+        let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+        let sent = |change| {
+            let from = server.connections();
+            server.next(Script::request().then(Step::Records(vec!["first".into(), "second".into()], change)).fin());
+            let (mut stream, bare) = open(&server, Some(&authority));
+            stream.write_all(&request("A")).unwrap();
+            let came = read_all(&mut stream).0;
+            drop((stream, bare));
+            let seen = server.settle(from).unwrap().remove(0);
+            // A client that gets a record whole can read it.
+            assert_eq!(seen.exchanges[0].sent, came, "{version:?} {change:?}");
+            (seen.records, came)
+        };
+        let (records, came) = sent(Change::None);
+        assert_eq!(came, b"firstsecond");
+        let first = 5 + usize::from(u16::from_be_bytes([records[3], records[4]]));
+        let second = 5 + usize::from(u16::from_be_bytes([records[first + 3], records[first + 4]]));
+        assert_eq!((records.len(), records[0], records[first]), (first + second, 23, 23));
+        for cut in 0..records.len() {
+            let wanted: &[u8] = if cut < first { b"" } else { b"first" };
+            assert_eq!(sent(Change::First(cut)).1, wanted, "{version:?} {cut}");
+            assert_eq!(sent(Change::Without(records.len() - cut)).1, wanted, "{version:?} {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_is_held_of_the_records_goes_out_when_it_is_released() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let authority = Authority::new();
+        let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+        for held in [0, 1, 20] {
+            let texts = vec!["first".into(), "second".into()];
+            server.next(Script::request().then(Step::Records(texts, Change::Held(held))).fin());
+            let (mut stream, _bare) = open(&server, Some(&authority));
+            stream.write_all(&request("A")).unwrap();
+            let mut first = [0; 5];
+            stream.read_exact(&mut first).unwrap();
+            let connection = server.connections() - 1;
+            assert!(held == 0 || !server.seen(connection)[0].over, "{version:?} {held}");
+            server.release();
+            assert_eq!((&first, &*read_all(&mut stream).0), (b"first", b"second".as_slice()), "{version:?} {held}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_knows_repeats_makes_one_appointment() {
+    let server = Server::plain();
+    server.next(Script::forever(Script::request().then(Step::MakeOnce).then(Step::Answer(success))));
+    let mut socket = connect(&server);
+    exchange(&mut socket, "A");
+    exchange(&mut socket, "A");
+    drop(socket);
+    assert_eq!(server.settle(0).unwrap()[0].numbers(), ["A", "A"]);
+    assert_eq!((server.ledger().made("A"), server.tries("A").len()), (1, 2));
+}
+
+#[test]
+fn a_server_that_restarts_leaves_its_connections_and_takes_new_ones() {
+    for (server, authority) in servers() {
+        server.always(Script::forever(Script::served()));
+        for round in 0..3 {
+            let (mut kept, bare) = open(&server, authority.as_ref());
+            exchange(&mut kept, &format!("A{round}"));
+            server.down();
+            assert_eq!(TcpStream::connect(server.address()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            bare.set_nonblocking(true).unwrap();
+            assert_eq!(bare.peek(&mut [0]).unwrap(), 0, "an end has come");
+            server.up();
+            let (mut stream, _bare) = open(&server, authority.as_ref());
+            exchange(&mut stream, &format!("B{round}"));
+            // What was left stays so, and what is written there is lost.
+            (&bare).write_all(&request("LOST")).unwrap();
+            server.restart();
+        }
+        let numbers: Vec<_> = server.settle(0).unwrap().iter().map(Seen::numbers).collect();
+        assert_eq!(numbers, [["A0"], ["B0"], ["A1"], ["B1"], ["A2"], ["B2"]]);
+        assert_eq!(server.connections(), 6);
+    }
+}
+
+/// A success as the library would hand it over.
+fn made(number: &str) -> Reply {
+    Reply { text: Some(success_body(number)), ..reply(OK, CREATED) }
+}
+
+#[test]
+fn calls_over_kept_connections_are_told_apart() {
+    let mut calls = Calls::of(Stage::http());
+    let refused = answer("403 Forbidden", Framing::Length, b"");
+    let refusal = Script::request().send(refused.clone());
+    calls.server().next(Script::served().and(Script::served()).and(refusal).and(Script::request()).reset());
+    calls.server().next(Script::forever(Script::served()));
+    let mut kept = connect(calls.server());
+    calls.call_by("A", MADE, |_| {
+        exchange(&mut kept, "A");
+        made("A")
+    });
+    calls.call_by("B", MADE, |_| {
+        exchange(&mut kept, "B");
+        made("B")
+    });
+    let failed = |reply: Reply, word: &str, attempts: u32| Reply {
+        text: Some(serde_json::json!({ "outcome": word, "attempts": attempts }).to_string()),
+        ..reply
+    };
+    calls.call_by("C", FORBIDDEN_NOT_CREATED, |_| {
+        kept.write_all(&request("C")).unwrap();
+        kept.read_exact(&mut vec![0; refused.len()]).unwrap();
+        failed(reply(FORBIDDEN, NOT_CREATED), "not_created", 1)
+    });
+    calls.call_by("D", BROKEN_UNKNOWN, |_| {
+        kept.write_all(&request("D")).unwrap();
+        assert_eq!(read_all(&kept).1, Some(ErrorKind::ConnectionReset));
+        failed(reply(BROKEN, UNKNOWN), "unknown", 1)
+    });
+    let address = calls.server().address();
+    calls.call_by("E", MADE, |_| {
+        exchange(&mut TcpStream::connect(address).unwrap(), "E");
+        made("E")
+    });
+    let numbers: Vec<_> = calls.end().iter().map(Seen::numbers).collect();
+    assert_eq!(numbers, [vec!["A", "B", "C", "D"], vec!["E"]]);
+}
+
+#[test]
+fn calls_that_went_wrong_are_found_out() {
+    let run = |script: Script, test: fn(&mut Calls, TcpStream)| {
+        let mut calls = Calls::of(Stage::http());
+        calls.server().next(script);
+        let socket = connect(calls.server());
+        panics(move || {
+            test(&mut calls, socket);
+            calls.end();
+        })
+    };
+    let forever = || Script::forever(Script::served());
+    let wrong = run(forever(), |calls, mut socket| {
+        calls.call_by("A", MADE, |_| {
+            exchange(&mut socket, "A");
+            made("A")
+        });
+        exchange(&mut socket, "LATE");
+    });
+    assert!(wrong.contains("arrived after the call had returned"), "{wrong}");
+    let wrong = run(forever(), |calls, mut socket| {
+        for number in ["A", "B"] {
+            calls.call_by(number, MADE, |_| {
+                exchange(&mut socket, number);
+                made(number)
+            });
+            exchange(&mut socket, &format!("LATE-{number}"));
+        }
+    });
+    assert!(wrong.contains("before B: something arrived"), "{wrong}");
+    let wrong = run(forever(), |calls, mut socket| {
+        calls.call_by("A", MADE, |_| {
+            exchange(&mut socket, "A");
+            made("B")
+        });
+    });
+    assert!(wrong.contains("the answer is that of another call"), "{wrong}");
+    let wrong = run(forever(), |calls, mut socket| {
+        calls.call_by("A", MADE, |_| {
+            exchange(&mut socket, "A");
+            exchange(&mut socket, "A");
+            made("A")
+        });
+    });
+    assert!(wrong.contains("made 2 times"), "{wrong}");
+    let wrong = run(Script::served(), |calls, mut socket| {
+        calls.call_by("A", MADE, |_| {
+            exchange(&mut socket, "A");
+            socket.write_all(b"P").unwrap();
+            made("A")
+        });
+    });
+    assert!(wrong.contains("bytes after the request"), "{wrong}");
+    // The request of another call before it does not excuse an unknown of this one.
+    let wrong = run(forever(), |calls, mut socket| {
+        calls.call_by("A", MADE, |_| {
+            exchange(&mut socket, "A");
+            made("A")
+        });
+        calls.call_by("B", BROKEN_UNKNOWN, |_| Reply {
+            text: Some(r#"{"outcome":"unknown","attempts":0}"#.to_owned()),
+            ..reply(BROKEN, UNKNOWN)
+        });
+    });
+    assert!(wrong.contains("B: unknown"), "{wrong}");
 }

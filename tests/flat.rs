@@ -3,12 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use arctos_tests::api::*;
-use arctos_tests::http::{Framing, answer, failure_body, success_body};
+use arctos_tests::http::{Framing, answer, failure_body, success, success_body};
 use arctos_tests::server::{Script, Server, Step};
 use arctos_tests::stage::{config, config_tls, with};
 use arctos_tests::tls::{Authority, Identity, Version};
 use arctos_tests::tools::{Host, both, succeed};
 use serde_json::{Value, json};
+
+/// Longer than any pause between two calls.
+const KEPT_MS: u32 = 60_000;
 
 /// What the program makes before it looks at itself, and after.
 const WARM_UP: usize = 100;
@@ -40,11 +43,25 @@ impl Flat {
     /// Calls to a server that does the same with every connection.
     #[track_caller]
     fn stays_with(&self, case: &str, code: i32, outcome: i32, server: &Server, config: &Value, script: Script) {
+        let connections = self.connections(case, (code, outcome), "kept", server, config, script);
+        assert_eq!(connections, WARM_UP + CALLS, "{case}");
+    }
+
+    /// The same: how many connections there were.
+    #[track_caller]
+    fn connections(
+        &self,
+        case: &str,
+        (code, outcome): (i32, i32),
+        clients: &str,
+        server: &Server,
+        config: &Value,
+        script: Script,
+    ) -> usize {
         server.always(script);
         let from = server.connections();
-        self.stays(case, code, outcome, "kept", config, &task("FLAT"));
-        let connections = server.settle(from).expect("the connections have ended").len();
-        assert_eq!(connections, WARM_UP + CALLS, "{case}");
+        self.stays(case, code, outcome, clients, config, &task("FLAT"));
+        server.settle(from).expect("the connections have ended").len()
     }
 }
 
@@ -120,6 +137,38 @@ fn calls_that_a_server_answers_over_https() {
         flat.stays_with(&case("closed in the handshake"), CONNECT, NOT_CREATED, &server, &config, closed);
         let config = config_tls(&server.base_url(), &stranger);
         flat.stays_with(&case("unknown authority"), TLS, NOT_CREATED, &server, &config, Script::request());
+    }
+}
+
+#[test]
+fn calls_over_connections_that_are_kept() {
+    let flat = Flat::new();
+    let authority = Authority::new();
+    let http = Server::plain();
+    let tls = |version| Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+    let (tls_1_2, tls_1_3) = (tls(Version::Tls12), tls(Version::Tls13));
+    for (what, server, config) in [
+        ("http", &http, config(&http.base_url())),
+        ("TLS 1.2", &tls_1_2, config_tls(&tls_1_2.base_url(), &authority)),
+        ("TLS 1.3", &tls_1_3, config_tls(&tls_1_3.base_url(), &authority)),
+    ] {
+        let config = with(config, json!({ "idle_timeout_ms": KEPT_MS }));
+        let busy = answer("429 Busy", Framing::Length, b"later");
+        let served = Script::forever(Script::served());
+        let refused = Script::forever(Script::request().send(busy));
+        // With another answer in the same piece, so that the connection cannot be kept.
+        let doubled = Script::made().send(success("FLAT").repeat(2)).close();
+        let (made, not_made) = ((OK, CREATED), (BUSY, NOT_CREATED));
+        let calls = WARM_UP + CALLS;
+        for (case, expected, clients, script, connections) in [
+            ("made", made, "kept", served.clone(), 1),
+            ("refused", not_made, "kept", refused, 1),
+            ("answered twice", made, "kept", doubled, calls),
+            ("clients come and go", made, "fresh", served, calls),
+        ] {
+            let case = format!("{case}, {what}");
+            assert_eq!(flat.connections(&case, expected, clients, server, &config, script), connections, "{case}");
+        }
     }
 }
 

@@ -112,6 +112,7 @@ fn constants_have_their_values() {
         ("ARCTOS_TLS", TLS),
         ("ARCTOS_TIMEOUT", TIMEOUT),
         ("ARCTOS_BROKEN", BROKEN),
+        ("ARCTOS_CANCELLED", CANCELLED),
         ("ARCTOS_FAILED", FAILED),
         ("ARCTOS_FORBIDDEN", FORBIDDEN),
         ("ARCTOS_NOT_FOUND", NOT_FOUND),

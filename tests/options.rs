@@ -68,7 +68,7 @@ fn a_shorter_timeout_ends_the_call_earlier() {
     let script = Script::silent().then(Step::AwaitRelease);
     let call = |client: &Owned| client.add_with(&task(&number), options);
     let done = stage.attempt_call("handshake", TIMEOUT_NOT_CREATED, &number, script, call);
-    assert_eq!(done.unwrap_or_else(|wrong| panic!("{wrong}")).seen.request_bytes(), 0);
+    assert_eq!(done.unwrap_or_else(|wrong| panic!("{wrong}")).only().request_bytes(), 0);
     assert!((limit..Duration::from_secs(25)).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
@@ -109,7 +109,7 @@ fn without_options_it_is_the_same_call() {
         for key in ["call_id", "elapsed_ms", "time"] {
             assert!(document.as_object_mut().expect("an object").remove(key).is_some(), "{case}: {key}");
         }
-        (done.seen.plain, document)
+        (done.only().exchanges[0].plain.clone(), document)
     };
     let plain = run("task_add", &|client| client.add(&task));
     assert_eq!(run("NULL", &|client| add_with_null(client, &task)), plain);

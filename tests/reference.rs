@@ -75,20 +75,36 @@ impl Function {
         let paragraph = paragraph.unwrap_or_else(|| panic!("{} does not say what it returns", self.name));
         let words = paragraph.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_');
         let mut codes: BTreeSet<String> = words.filter(|word| word.starts_with("ARCTOS_")).map(str::to_owned).collect();
-        // By reference to another function, whose codes are all of this one's, too.
-        if let Some((_, rest)) = paragraph.split_once("what arctos_") {
-            let name = rest.split_once(" returns").expect("what it returns").0;
+        // By reference to another function, whose codes are all of this one's, too, but one that it names.
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((_, rest)) = line.split_once("what arctos_") {
+            let (name, rest) = rest.split_once(" returns").expect("what it returns");
             let other = all.iter().find(|other| other.name == format!("arctos_{name}")).expect("a function");
             codes.extend(other.returns(all));
+            if let Some((except, _)) = rest.strip_prefix(" except ").and_then(|rest| rest.split_once(':')) {
+                assert!(codes.remove(except), "{} excepts {except}", self.name);
+            }
         }
         codes
     }
 
     /// The lines of the example.
     fn example(&self) -> String {
-        let lines = self.comment.iter().filter_map(|line| line.strip_prefix("    "));
-        lines.map(|line| format!("{line}\n")).collect()
+        example(self.comment.iter().map(String::as_str))
     }
+}
+
+/// What is indented in a comment.
+fn example<'a>(comment: impl Iterator<Item = &'a str>) -> String {
+    comment.filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The example of a callback: a function that the examples of others use.
+fn callback() -> String {
+    let header = header();
+    let (before, _) = header.split_once("\ntypedef void (ARCTOS_CALL *arctos_log_fn)").expect("the callback");
+    let (_, comment) = before.rsplit_once("/**").expect("a comment");
+    example(comment.lines().filter_map(|line| line.strip_prefix(" * ")))
 }
 
 fn functions() -> Vec<Function> {
@@ -130,7 +146,8 @@ fn every_parameter_is_explained_with_its_owner_and_unit() {
                 assert!(about.contains(released) || about.contains(": as for arctos_"), "{name}, {parameter}: {about}");
             }
             if kind == "int32_t" {
-                assert!(about.contains("byte"), "{name}, {parameter} has no unit: {about}");
+                let unit = if parameter == "most" { "level" } else { "byte" };
+                assert!(about.contains(unit), "{name}, {parameter} has no unit: {about}");
             }
             if kind.ends_with("char *") && parameter != "data" && parameter != "buffer" && parameter != "text" {
                 let said = ["UTF-8", "JSON", "NULL", "token", "as for arctos_"].iter().any(|word| about.contains(word));
@@ -160,12 +177,17 @@ fn every_code_that_a_function_returns_is_listed() {
     let others = set(&["BAD_CONFIG", "NO_VALUE", "INTERNAL"]);
     let add: BTreeSet<String> = codes().into_iter().filter(|code| !others.contains(code)).collect();
     assert!(add.len() > 10, "the codes are not seen: {add:?}");
+    let mut call = add.clone();
+    call.remove("ARCTOS_BAD_TASK");
     let expected = BTreeMap::from([
         ("arctos_outcome", set(&["NOT_CREATED", "CREATED", "UNKNOWN"])),
         ("arctos_client_new", set(&["OK", "BAD_CONFIG", "BAD_ARGUMENT"])),
         ("arctos_client_set_token", set(&["OK", "BAD_ARGUMENT"])),
+        ("arctos_client_cancel", set(&["OK", "BAD_ARGUMENT"])),
+        ("arctos_call_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_task_add", add.clone()),
         ("arctos_task_add_with", add),
+        ("arctos_call", call),
         ("arctos_task_check", set(&["OK", "BAD_TASK", "BAD_ARGUMENT"])),
         ("arctos_json_get", set(&["OK", "NO_VALUE", "BAD_ARGUMENT"])),
         ("arctos_json_set", set(&["OK", "NO_VALUE", "BAD_ARGUMENT", "INTERNAL"])),
@@ -200,7 +222,7 @@ fn every_type_and_macro_has_a_comment() {
         };
         assert!(before.ends_with("*/"), "there is no comment before {line}: {before}");
     }
-    assert_eq!(types, 3);
+    assert_eq!(types, 4);
     assert_eq!(macros, codes().len() + 9, "version, 3 outcomes, 3 ways of visibility, 2 conventions");
 }
 
@@ -302,7 +324,7 @@ fn the_options_are_those_of_the_library() {
 /// A program with every example in a function of its own. Its arguments: a configuration, the name of a function, and a
 /// task.
 fn program() -> String {
-    let mut program = "#include <arctos.h>\n#include <stdio.h>\n#include <string.h>\n".to_owned();
+    let mut program = "#include <arctos.h>\n#include <stdio.h>\n#include <string.h>\n\n".to_owned() + &callback();
     let mut choices = String::new();
     for function in functions() {
         let (name, example) = (&function.name, function.example());
@@ -363,6 +385,8 @@ fn the_examples_do_what_they_say() {
         ("arctos_client_new", ""),
         ("arctos_client_free", ""),
         ("arctos_client_set_token", ""),
+        ("arctos_client_cancel", ""),
+        ("arctos_call_cancel", ""),
         ("arctos_json_get", "202312210000001\n"),
         ("arctos_json_set", "{\"business_id\":15,\"branch_code\":943,\"video\":true}\n"),
         ("arctos_json_set_text", "{\"task_remark\":\"asks for \\\"Ms Lin\\\"\"}\n"),
@@ -379,11 +403,21 @@ fn the_examples_do_what_they_say() {
     assert!(both(&output).starts_with("refused: {\"code\":-3,"), "{}", both(&output));
     run.insert("arctos_task_check".to_owned());
 
+    let output = succeed(examples.host.command().args([&nowhere.to_string(), "arctos_set_log", "{}"]));
+    let line = both(&output).strip_prefix("ERROR ").map(str::to_owned).unwrap_or_else(|| panic!("{}", both(&output)));
+    let event: Value = serde_json::from_str(&line).expect("one line of JSON");
+    assert_eq!(
+        (&event["event"], &event["code"], &event["level"]),
+        (&json!("failure"), &json!(BAD_TASK), &json!("error"))
+    );
+    run.insert("arctos_set_log".to_owned());
+
     let server = Server::plain();
     let served = config(&server.base_url());
     let answers = |status: &str, body: &str| answer(status, Framing::Length, body.as_bytes());
     let made = || Script::made().send(answers("200 OK", &success_body("EXAMPLE"))).close();
     let without = || Script::made().send(answers("200 OK", r#"{"status":1}"#)).close();
+    let listed = || Script::request().send(answers("200 OK", r#"{"status":1,"rooms":[]}"#)).close();
     let refused = || Script::request().send(answers("403 Forbidden", "no")).close();
     let reset = || Script::request().then(Step::Reset);
     let cases = [
@@ -392,6 +426,8 @@ fn the_examples_do_what_they_say() {
         ("arctos_task_add", refused(), "not made: ARCTOS_FORBIDDEN\n"),
         ("arctos_task_add", reset(), "perhaps made: ARCTOS_BROKEN\n"),
         ("arctos_task_add_with", made(), "ARCTOS_OK\n"),
+        ("arctos_call", listed(), "{\"status\":1,\"rooms\":[]}\n"),
+        ("arctos_call", refused(), "ARCTOS_FORBIDDEN\n"),
         ("arctos_outcome", refused(), "nothing was made: ARCTOS_FORBIDDEN\n"),
         ("arctos_outcome", reset(), ""),
     ];

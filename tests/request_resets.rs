@@ -24,7 +24,7 @@ const ENDS: [(&str, End); 3] = [("reset", Script::reset), ("FIN", Script::fin), 
 
 /// The connection ends when the server has read each number of the request's bytes.
 fn end_after_each_byte(stage: impl Fn() -> Stage + Sync, ends: &[(&str, End)]) {
-    let length = stage().run("a whole call", MADE, made).seen.request.expect("a request").length;
+    let length = stage().run("a whole call", MADE, made).request().length;
     let mut rows = Vec::new();
     for read in 1..=length {
         for (what, end) in ends {
@@ -106,7 +106,7 @@ fn a_refused_connection_is_not_created() {
 fn end_in_the_handshake(version: Version) {
     let identity = Identity { resumption: false, ..Identity::right(version) };
     let stage = || Stage::https_with(identity, json!({}));
-    let flights = stage().run("a whole call", MADE, made).seen.flights;
+    let flights = stage().run("a whole call", MADE, made).only().flights.clone();
     // With TLS 1.3 the client's request follows its second flight at once, and so the handshake is over
     // for the client when its first flight is answered. With TLS 1.2 it waits for an answer to the second.
     let length = match version {
@@ -123,7 +123,7 @@ fn end_in_the_handshake(version: Version) {
         }
     }
     for (case, done) in run_all(stage, rows) {
-        assert_eq!(done.seen.request_bytes(), 0, "{case}");
+        assert_eq!(done.only().request_bytes(), 0, "{case}");
     }
 }
 
@@ -155,7 +155,7 @@ fn end_in_the_servers_flights(version: Version) {
         Version::Tls13 => BROKEN_UNKNOWN,
     };
     let length = |expected, script: Script| {
-        stage().run("a flight without its last byte", expected, |_| script.fin()).seen.records.len()
+        stage().run("a flight without its last byte", expected, |_| script.fin()).only().records.len()
     };
     let lengths = [length(CONNECT_NOT_CREATED, first(Change::Without(1))), length(later, second(Change::Without(1)))];
     // Signatures differ in length by a few bytes, so that the end is reached from both sides.
@@ -172,7 +172,7 @@ fn end_in_the_servers_flights(version: Version) {
         rows.push((case, later, second(change).fin()));
     }
     for (case, done) in run_all(stage, rows) {
-        assert_eq!(done.seen.request_bytes() == 0, done.reply.outcome == NOT_CREATED, "{case}");
+        assert_eq!(done.only().request_bytes() == 0, done.reply.outcome == NOT_CREATED, "{case}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arctos_tests::api::root;
-use arctos_tests::service::{NUMBER, Service, guests};
+use arctos_tests::service::{Service, guests};
 use arctos_tests::stage::TOKEN;
 use arctos_tests::tools::{Host, both, skipped};
 use object::{Object, ObjectSymbol};
@@ -105,6 +105,13 @@ fn calls_that_fail_are_clean() {
     guests(&host(&library, "guest"), |command| is_clean(command, ""));
 }
 
+/// A program that releases what its log function uses as soon as another one is set.
+#[test]
+fn a_log_that_is_replaced_is_clean() {
+    let Some(library) = instrumented("a log that is replaced") else { return };
+    is_clean(host(&library, "log_switch").command().arg("free"), "");
+}
+
 #[test]
 fn the_c_example_is_clean() {
     let Some(library) = instrumented("the C example") else { return };
@@ -112,7 +119,7 @@ fn the_c_example_is_clean() {
     for service in Service::all() {
         let mut command = host.command();
         command.args([&*service.base_url(), "C-1"]).args(service.ca_file()).env("ARCTOS_TOKEN", TOKEN);
-        is_clean(&mut command, &format!("{NUMBER}\n"));
+        is_clean(&mut command, "T-C-1\n");
         service.made("C-1");
     }
 }

@@ -2,7 +2,8 @@
 
 use arctos_tests::api::{Owned, Reply, client_new, task_check};
 use arctos_tests::expected::{
-    BAD_RESPONSE_CREATED, BAD_RESPONSE_UNKNOWN, BROKEN_UNKNOWN, Expected, FAILED_NOT_CREATED, TLS_NOT_CREATED, status,
+    BAD_RESPONSE_CREATED, BAD_RESPONSE_UNKNOWN, BROKEN_UNKNOWN, Expected, FAILED_NOT_CREATED, FORBIDDEN_NOT_CREATED,
+    TLS_NOT_CREATED, status,
 };
 use arctos_tests::http::{Framing, answer, answer_head, head};
 use arctos_tests::server::{Script, Server};
@@ -174,6 +175,30 @@ fn the_request_in_a_string_of_the_answer_is_masked() {
         let result = stage.attempt_task(case, FAILED_NOT_CREATED, &number, &task(&number), script);
         let Some(done) = table.take(result) else { continue };
         table.take(clean(&done.reply).map_err(|wrong| format!("{case}: {wrong}")));
+    }
+    table.finish();
+}
+
+#[test]
+fn echoes_of_another_request_are_masked() {
+    let stage = Stage::http_with(keys());
+    let mut table = Table::new();
+    for secret in secrets() {
+        for (spelling, echo) in spellings(secret) {
+            let number = stage.number();
+            let page = format!("<html><p>Authorization: Bearer {echo}</p> {echo}</html>");
+            let script = Script::request().send(answer("403 No", Framing::Length, page.as_bytes())).close();
+            let call = |client: &Owned| client.call("/api/room/list", &task(&number));
+            let case = format!("{spelling} {echo}");
+            let result = stage.attempt_call(&case, FORBIDDEN_NOT_CREATED, &number, script, call);
+            let Some(done) = table.take(result) else { continue };
+            table.take(clean(&done.reply).map_err(|wrong| format!("{case}: {wrong}")));
+        }
+    }
+    // Nor where nothing is sent.
+    for (path, body) in [("/..", task("N")), ("/api/room/list", task("N") + "}"), (TOKEN, task("N"))] {
+        let reply = stage.client.call(path, &body);
+        assert_eq!((reply.code, clean(&reply)), (arctos_tests::api::BAD_ARGUMENT, Ok(())), "{path} {body}");
     }
     table.finish();
 }

@@ -743,7 +743,7 @@ fn a_strict_client_refuses_undocumented_fields() {
     let task = changed(&[("customer", Some("{ \"a\" : 0.10 }"))]);
     assert_eq!(lax.add(&task).code, OK);
     let seen = stage.server.settle(0).expect("the connections have ended");
-    let body = &seen[1].request.as_ref().expect("a request").body;
+    let body = &seen[1].requests().next().expect("a request").body;
     assert_eq!(std::str::from_utf8(body), Ok(&*task));
 }
 

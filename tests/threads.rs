@@ -145,7 +145,7 @@ fn the_token_changes_while_calls_are_made() {
     });
     let mut used = HashSet::new();
     for seen in stage.server.settle(0).expect("every connection has ended") {
-        let request = seen.request.expect("a request");
+        let request = seen.requests().next().expect("a request");
         let authorization = request.header("Authorization").expect("a token").to_owned();
         let token = authorization.strip_prefix("Bearer ").expect("a bearer token").to_owned();
         assert!(token == TOKEN || tokens.contains(&token), "a token that nobody set: {token}");

@@ -33,7 +33,7 @@ const FOREIGN: [&[u8]; 4] = [
 
 /// What is no TLS of this connection follows the first `count` bytes of an answer at once.
 fn followed(answer: &[u8], count: usize, foreign: &'static [u8]) -> Script {
-    Script::made().then(Step::Records(answer[..count].to_vec(), Change::Followed(foreign))).fin()
+    Script::made().then(Step::Records(vec![answer[..count].to_vec()], Change::Followed(foreign))).fin()
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn something_else_behind_what_decides() {
             }
             // A whole head decides.
             let refusal = head("400 Bad Request", &["Content-Length: 10"]);
-            let refusal = Script::request().then(Step::Records(refusal, Change::Followed(foreign))).fin();
+            let refusal = Script::request().then(Step::Records(vec![refusal], Change::Followed(foreign))).fin();
             table.take(stage.attempt(&format!("{case}, behind a refusal"), REJECTED_NOT_CREATED, |_| refusal));
         }
         table.finish();
@@ -79,8 +79,8 @@ fn something_else_behind_what_decides() {
 
 /// The record with the answer has one wrong bit, in each of its bytes.
 fn one_bit_of_the_answer_is_wrong(version: Version) {
-    let all = Script::made().then(Step::Records(whole("N"), Change::None)).close();
-    let record = Stage::https(version).run("the whole record", MADE, |_| all).seen.records;
+    let all = Script::made().then(Step::Records(vec![whole("N")], Change::None)).close();
+    let record = Stage::https(version).run("the whole record", MADE, |_| all).only().records.clone();
     let row = |place| -> Row {
         let expected = match place {
             // RFC 8446, 5.1: the version of a record means nothing, and its second byte is not looked at.
@@ -89,7 +89,7 @@ fn one_bit_of_the_answer_is_wrong(version: Version) {
             4 if record[4] < 0x80 => BROKEN_UNKNOWN,
             _ => TLS_UNKNOWN,
         };
-        let script = Script::made().then(Step::Records(whole("N"), Change::Flipped(place))).fin();
+        let script = Script::made().then(Step::Records(vec![whole("N")], Change::Flipped(place))).fin();
         (format!("{version:?}, byte {place} of {}", record.len()), expected, script)
     };
     run_all(|| Stage::https(version), (0..record.len()).map(row).collect());
@@ -113,8 +113,8 @@ fn members_only(version: Version) -> Stage {
 fn a_client_without_a_certificate_is_refused() {
     // With TLS 1.2 the client waits for the end of the server's handshake, and is refused there.
     let done = members_only(Version::Tls12).run("TLS 1.2", TLS_NOT_CREATED, |_| Script::request().fin());
-    assert_eq!(done.seen.request_bytes(), 0);
-    assert!(!done.seen.handshaken);
+    assert_eq!(done.only().request_bytes(), 0);
+    assert!(!done.only().handshaken);
 
     // With TLS 1.3 it does not wait: the request is on its way when the server refuses. Nothing was decrypted of it,
     // so that the server cannot tell what arrived; and the ledger is empty.
@@ -224,6 +224,6 @@ fn a_server_of_https_behind_an_http_url() {
     assert_eq!((reply.code, reply.outcome), (BAD_RESPONSE_UNKNOWN.code, BAD_RESPONSE_UNKNOWN.outcome), "{reply:?}");
     assert_eq!(reply.json()["attempts"], 1);
     let seen = server.settle(0).expect("the connection has ended");
-    assert!(seen.len() == 1 && !seen[0].handshaken && seen[0].plain.is_empty(), "{seen:?}");
+    assert!(seen.len() == 1 && !seen[0].handshaken && seen[0].request_bytes() == 0, "{seen:?}");
     assert!(server.ledger().all().is_empty());
 }

@@ -23,9 +23,9 @@ const ALERTS: u64 = 64;
 /// Nothing of the request arrived, and not in a way in which the server could not read it either.
 #[track_caller]
 fn got_no_request(case: &str, done: &Done) {
-    assert_eq!(done.seen.request_bytes(), 0, "{case}");
-    let first = done.seen.flights.first().unwrap_or_else(|| panic!("{case}: the server said nothing"));
-    assert!(done.seen.raw <= first + ALERTS, "{case}: {} bytes after the first flight", done.seen.raw - first);
+    assert_eq!(done.only().request_bytes(), 0, "{case}");
+    let first = done.only().flights.first().unwrap_or_else(|| panic!("{case}: the server said nothing"));
+    assert!(done.only().raw <= first + ALERTS, "{case}: {} bytes after the first flight", done.only().raw - first);
 }
 
 /// One call to a server of this identity, by a client that trusts this authority and knows it by this name. The
@@ -37,7 +37,7 @@ fn refused(case: &str, identity: Identity, trusted: &Authority, signer: &Authori
     let stage = Stage::of(server, client);
     let done = stage.run(&format!("{case}, {:?}", identity.version), TLS_NOT_CREATED, |_| Script::request());
     got_no_request(case, &done);
-    assert!(!done.seen.handshaken, "{case}: the client finished the handshake");
+    assert!(!done.only().handshaken, "{case}: the client finished the handshake");
     let document = done.reply.json();
     assert_eq!(document["host"], format!("{name}:{}", stage.server.address().port()), "{case}");
     let message = document["message"].as_str().expect("a message");
@@ -129,10 +129,10 @@ fn answered_by(case: &str, expected: Expected, bytes: Vec<u8>, end: fn(Script) -
     let url = server.base_url().replace("http://", "https://");
     let stage = Stage::of(server, Owned::new(&config_tls(&url, &authority)));
     let done = stage.run(case, expected, |_| end(Script::silent().then(Step::Read(5)).send(bytes)));
-    let seen = &done.seen.plain;
+    let seen = &done.only().exchanges[0].plain;
     assert_eq!(seen[0], HANDSHAKE, "{case}: no handshake");
     let hello = 5 + u64::from(u16::from_be_bytes([seen[3], seen[4]]));
-    let arrived = done.seen.request_bytes() as u64;
+    let arrived = done.only().request_bytes() as u64;
     assert!(arrived <= hello + ALERTS, "{case}: {} bytes after the first flight", arrived - hello);
     for text in [TOKEN, "POST", &done.number, &task(&done.number)] {
         assert_eq!(find(seen, text.as_bytes()), None, "{case}: {text}");
@@ -287,7 +287,7 @@ fn one_bit_is_wrong(version: Version) {
         Stage::of(server, client)
     };
     let all_but_one = Script::silent().then(Step::Flight(Change::Without(1))).fin();
-    let flight = stage().run("a flight", CONNECT_NOT_CREATED, |_| all_but_one).seen.records;
+    let flight = stage().run("a flight", CONNECT_NOT_CREATED, |_| all_but_one).only().records.clone();
     // Signatures differ in length, by a few bytes, so that what follows the last one is not always at its place.
     let places: Vec<usize> = contents(&flight).into_iter().filter(|place| *place < flight.len() - 10).collect();
     assert!(places.len() > 500, "{} of {}", places.len(), flight.len());

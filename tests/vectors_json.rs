@@ -222,9 +222,9 @@ fn a_value_that_is_json_goes_out_byte_for_byte_and_no_other_goes_out() {
         let task = task.to_str().expect("what is JSON is UTF-8");
         let script = Script::made().send(answer("200 OK", Framing::Length, success_body(&number).as_bytes())).close();
         let Some(done) = table.take(stage.attempt_task(&case.name, MADE, &number, task, script)) else { continue };
-        let body = done.seen.request.expect("a request").body;
+        let body = &done.request().body;
         let same = body == task.as_bytes();
-        table.take(same.then_some(()).ok_or_else(|| format!("{}: {:?}", case.name, String::from_utf8_lossy(&body))));
+        table.take(same.then_some(()).ok_or_else(|| format!("{}: {:?}", case.name, String::from_utf8_lossy(body))));
     }
     table.finish();
 }

@@ -227,7 +227,7 @@ fn judge(raw: &Raw, class: Class, reply: &Reply, seen: &Seen) -> Result<(), Stri
         let start = String::from_utf8_lossy(&raw.bytes[..raw.bytes.len().min(300)]).into_owned();
         Err(format!("{}: {class:?}: {what}\n  {reply:?}\n  {start:?}", raw.name))
     };
-    if let Err(what) = truth(reply, 0, std::slice::from_ref(seen)) {
+    if let Err(what) = truth(reply, 0, &seen.exchanges) {
         return wrong(&what);
     }
     match class.expected() {
@@ -250,7 +250,7 @@ fn every_raw_reply_means_what_its_status_line_says() {
     let answered = calls(&server, &replies);
     let mut seen = BTreeMap::new();
     for connection in server.settle(0).expect("every connection has ended") {
-        let number = connection.request.as_ref().expect("a request").out_task_num().expect("a number");
+        let number = connection.numbers().remove(0);
         assert!(seen.insert(number.clone(), connection).is_none(), "{number} went out twice");
     }
     assert_eq!(seen.len(), replies.len());

@@ -48,11 +48,11 @@ fn refusal(text: &str) -> Script {
 
 /// Checks that the body is the task byte for byte, and that a reader finds the text in its field.
 fn arrived(done: Done, task: &str, field: &str, text: &str) -> Result<Reply, String> {
-    let body = done.seen.request.expect("a request").body;
+    let body = &done.request().body;
     if body != task.as_bytes() {
-        return Err(format!("{text:?}: {:?} instead of {task:?}", String::from_utf8_lossy(&body)));
+        return Err(format!("{text:?}: {:?} instead of {task:?}", String::from_utf8_lossy(body)));
     }
-    let read: Value = serde_json::from_slice(&body).map_err(|error| format!("{text:?}: {error}"))?;
+    let read: Value = serde_json::from_slice(body).map_err(|error| format!("{text:?}: {error}"))?;
     if read[field] == text { Ok(done.reply) } else { Err(format!("{text:?}: {}", read[field])) }
 }
 
@@ -175,7 +175,7 @@ fn a_prefix_of_the_path_goes_out_as_it_was_given_or_is_refused() {
         let stage = Stage::of(server, client);
         let number = stage.number();
         let done = table.take(stage.attempt_task(text, MADE, &number, &task(&number), made()));
-        let Some(line) = done.map(|done| done.seen.request.expect("a request").line) else { continue };
+        let Some(line) = done.map(|done| done.request().line.clone()) else { continue };
         let same = line == format!("POST /{text}/end/api/task/do_add HTTP/1.1");
         table.take(same.then_some(()).ok_or_else(|| format!("{text:?}: {line}")));
     }

@@ -7,7 +7,7 @@ use arctos_tests::api::{Owned, arctos, task};
 use arctos_tests::expected::MADE;
 use arctos_tests::http::{Framing, Request, answer, success_body};
 use arctos_tests::server::{Script, Server};
-use arctos_tests::stage::{Stage, TOKEN, config, config_tls};
+use arctos_tests::stage::{Calls, Stage, TOKEN, config, config_tls};
 use arctos_tests::tls::{Authority, Identity, Version};
 use serde_json::json;
 
@@ -21,7 +21,7 @@ fn sent(stage: &Stage, task: impl FnOnce(&str) -> String) -> Request {
     let number = stage.number();
     let done = stage.run_task("a task", MADE, &number, &task(&number), made(&number));
     assert_eq!(done.reply.text(), success_body(&number));
-    done.seen.request.expect("a request")
+    done.request().clone()
 }
 
 #[track_caller]
@@ -64,6 +64,28 @@ fn the_head_says_what_it_must_and_no_more() {
         }
         for (name, _) in &request.headers {
             assert_eq!(request.all(name).len(), 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_request_says_close_only_where_no_connection_is_kept() {
+    let kept = || json!({ "idle_timeout_ms": 60_000 });
+    let https = |version| Stage::https_with(Identity::right(version), kept());
+    for stage in [Stage::http_with(kept()), https(Version::Tls12), https(Version::Tls13)] {
+        stage.server.always(Script::forever(Script::served()));
+        let mut calls = Calls::of(stage);
+        for number in ["A", "B", "C"] {
+            calls.call(number, MADE);
+        }
+        let seen = calls.end();
+        let [only] = seen.as_slice() else { panic!("{} connections", seen.len()) };
+        let requests: Vec<&Request> = only.requests().collect();
+        assert_eq!(requests.len(), 3);
+        for request in requests {
+            for name in ["Connection", "Keep-Alive"] {
+                assert_eq!(request.header(name), None, "{name}");
+            }
         }
     }
 }
@@ -135,7 +157,7 @@ fn a_number_with_escapes_goes_out_as_it_was_given() {
     // The number as the server reads it is BR-A1.
     let given = task(r"BR-\u00411");
     let done = stage.run_task("an escaped number", MADE, "BR-A1", &given, made("BR-A1"));
-    assert_eq!(String::from_utf8(done.seen.request.expect("a request").body).expect("UTF-8"), given);
+    assert_eq!(String::from_utf8(done.request().body.clone()).expect("UTF-8"), given);
 }
 
 #[test]
@@ -197,7 +219,7 @@ fn head_and_body_arrive_in_one_segment() {
         let number = stage.number();
         let done = stage.run_task("a task", MADE, &number, &task(&number), made(&number));
         // Counted by the kernel of the server's side, whenever the server came to read.
-        assert_eq!(done.seen.segments, 1);
+        assert_eq!(done.only().exchanges[0].segments, 1);
     }
 }
 

@@ -1,11 +1,14 @@
 /*
  * Makes one video appointment with the arctos library. Needs no JSON library.
  *
- *     ARCTOS_TOKEN=... add_task BASE_URL OUT_TASK_NUM [CA_FILE]
+ *     ARCTOS_TOKEN=... add_task [-v] [-d] BASE_URL OUT_TASK_NUM [CA_FILE]
  *
  * OUT_TASK_NUM is the caller's own number of the appointment. CA_FILE (PEM) holds the authorities to trust
  * instead of the system's. Every text is UTF-8. The token comes from the environment, since other users of the
  * machine can read a program's arguments.
+ *
+ * -v shows the library's log, a retry for one. -d says that the vendor has promised that a repeat is answered with
+ * the first success: then what is unknown is tried again. Ctrl-C cancels the call.
  *
  * The server's task number is the only thing on standard output; everything else goes to standard error.
  *
@@ -16,6 +19,10 @@
  * Any other end, such as a signal, says no more than 3.
  */
 
+#define _POSIX_C_SOURCE 200112L /* for signals and threads; the library needs neither */
+
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +83,7 @@ static int report(arctos_code code, const char *document, const char *reason, ar
 }
 
 /* The configuration, into *config, which the caller releases whatever the code is. */
-static arctos_code build_config(char **config, const char *base_url, const char *ca_file)
+static arctos_code build_config(char **config, const char *base_url, const char *ca_file, int server_dedupes)
 {
     const char *token = getenv("ARCTOS_TOKEN");
     arctos_code code = arctos_json_set_text(config, "/base_url", base_url);
@@ -88,6 +95,8 @@ static arctos_code build_config(char **config, const char *base_url, const char 
         code = arctos_json_set(config, "/tls", "{\"roots\":\"file\"}");
     if (code == ARCTOS_OK && ca_file != NULL)
         code = arctos_json_set_text(config, "/tls/ca_file", ca_file);
+    if (code == ARCTOS_OK && server_dedupes)
+        code = arctos_json_set(config, "/server_dedupes", "true");
     return code;
 }
 
@@ -131,12 +140,12 @@ static arctos_code build_task(char **task, const char *out_task_num)
 }
 
 /* Makes *client, which stays NULL on failure. Gives the exit code. */
-static int open_client(arctos_client **client, const char *base_url, const char *ca_file)
+static int open_client(arctos_client **client, const char *base_url, const char *ca_file, int server_dedupes)
 {
     char *config = NULL;
     char *answer = NULL;
     int result = MADE;
-    arctos_code code = build_config(&config, base_url, ca_file);
+    arctos_code code = build_config(&config, base_url, ca_file, server_dedupes);
 
     if (code == ARCTOS_OK)
         code = arctos_client_new(config, client, &answer);
@@ -173,6 +182,47 @@ static int print_number(const char *answer)
     return result;
 }
 
+/* Each event of the library is one line of JSON. */
+static void ARCTOS_CALL write_event(void *file, int32_t level, const char *line)
+{
+    (void)level;
+    fprintf((FILE *)file, "%s\n", line);
+}
+
+static sigset_t interrupt(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    return signals;
+}
+
+/* No function of the library may be called by a signal handler: all threads hold Ctrl-C back, and this one waits for
+   it. It lives as long as the process. */
+static void *cancel_on_interrupt(void *client)
+{
+    sigset_t signals = interrupt();
+    int number;
+
+    while (sigwait(&signals, &number) == 0)
+        arctos_client_cancel((arctos_client *)client);
+    return NULL;
+}
+
+/* Has Ctrl-C end the call, which tells its outcome as ever. Without a thread it ends the process, as ever. */
+static void watch_for_interrupt(arctos_client *client)
+{
+    sigset_t signals = interrupt();
+    pthread_t watcher;
+
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    if (pthread_create(&watcher, NULL, cancel_on_interrupt, client) == 0)
+        pthread_detach(watcher);
+    else
+        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+}
+
 /* Makes the appointment. Gives the exit code. */
 static int add_task(arctos_client *client, const char *out_task_num)
 {
@@ -198,10 +248,18 @@ static int add_task(arctos_client *client, const char *out_task_num)
 int main(int argc, char **argv)
 {
     arctos_client *client = NULL;
+    int verbose = 0;
+    int server_dedupes = 0;
     int result;
 
+    for (; argc > 1 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "-d") == 0); argc--, argv++) {
+        if (argv[1][1] == 'v')
+            verbose = 1;
+        else
+            server_dedupes = 1;
+    }
     if (argc < 3 || argc > 4) {
-        fprintf(stderr, "usage: ARCTOS_TOKEN=... add_task BASE_URL OUT_TASK_NUM [CA_FILE]\n");
+        fprintf(stderr, "usage: ARCTOS_TOKEN=... add_task [-v] [-d] BASE_URL OUT_TASK_NUM [CA_FILE]\n");
         return NOT_MADE;
     }
     /* A header and a library of two different interfaces must not meet. */
@@ -209,9 +267,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "the arctos library %s does not fit this program (outcome: not_created)\n", arctos_version());
         return NOT_MADE;
     }
-    result = open_client(&client, argv[1], argc == 4 ? argv[3] : NULL);
-    if (result == MADE)
+    if (verbose)
+        arctos_set_log(write_event, stderr, 3);
+    result = open_client(&client, argv[1], argc == 4 ? argv[3] : NULL, server_dedupes);
+    if (result == MADE) {
+        watch_for_interrupt(client);
         result = add_task(client, argv[2]);
+    }
     arctos_client_free(client);
+    arctos_set_log(NULL, NULL, 0);
     return result;
 }

@@ -49,9 +49,11 @@ pub(super) fn read(bytes: &[u8]) -> Head {
     if too_long { Head::Unreadable("its head is longer than 64 KiB") } else { Head::Partial }
 }
 
-/// `HTTP/1.0 200`, `HTTP/1.1 200 `, `HTTP/1.1 200 OK`: a status of three digits from 100.
+/// `HTTP/1.0 200`, `HTTP/1.1 200 `, `HTTP/1.1 200 OK`: a status of three digits from 100, and a blank or the end of the
+/// line behind them.
 fn status_line(line: &[u8]) -> Option<u16> {
-    let line = line.trim_ascii_end();
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let rest = line.strip_prefix(b"HTTP/1.1 ").or_else(|| line.strip_prefix(b"HTTP/1.0 "))?;
     let (digits, reason) = rest.split_at_checked(3)?;
     let whole =
@@ -81,6 +83,8 @@ mod tests {
             ("HTTP/2 200\r\n\r\n", Head::Unreadable("it is no HTTP/1 answer")),
             ("HTTP/1.1 2000 OK\r\n", Head::Unreadable("its status line is none of HTTP/1")),
             ("HTTP/1.1 099 OK\r\n", Head::Unreadable("its status line is none of HTTP/1")),
+            ("HTTP/1.1 404\t\r\n", Head::Unreadable("its status line is none of HTTP/1")),
+            ("HTTP/1.1 404\r\r\n", Head::Unreadable("its status line is none of HTTP/1")),
             ("HTTP/1.2 200 OK\r\n", Head::Unreadable("its status line is none of HTTP/1")),
         ] {
             assert_eq!(read(bytes.as_bytes()), head, "{bytes:?}");

@@ -2,21 +2,25 @@
 //!
 //! ureq writes the request and reads the answer; everything below it is ours: names, sockets, TLS, deadlines, and
 //! the record of what was sent. It is held short: no redirect, no proxy and nothing else from the environment, no
-//! compression, no retry, no thread. Its error texts hold URLs, so that none of them reaches a message.
+//! compression, no retry, no pool, no thread. Its error texts hold URLs, so that none of them reaches a message.
 #![forbid(unsafe_code)]
 
 mod buffers;
 mod head;
+mod pool;
+mod records;
 mod resolve;
+mod socket;
 mod transport;
 
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use ureq::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    RETRY_AFTER, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use ureq::http::{Request, Response, Uri, Version};
 use ureq::{Agent, Body};
@@ -25,18 +29,40 @@ use crate::call::{Call, Cause};
 use crate::code::Code;
 use crate::config::{Config, Secret};
 use crate::failure::{Failure, Problem};
-use transport::{Connector, NoResolver};
+use crate::{fork, memory};
+use pool::Pool;
+use transport::{Connector, NoResolver, Target};
 
 /// The way to one server.
 pub(crate) struct Connection {
-    agent: Agent,
+    way: fork::Lock<Way>,
+    settings: ureq::config::Config,
+    pool: Arc<Pool>,
     base_url: String,
+    /// `None` where no connection is kept.
+    idle_timeout: Option<Duration>,
+}
+
+/// What has locks that are not ours, so that a child needs it anew.
+struct Way {
+    agent: Agent,
+    target: Arc<Target>,
+    generation: u32,
+}
+
+impl Way {
+    fn new(settings: &ureq::config::Config, target: Target, pool: &Arc<Pool>) -> Way {
+        let target = Arc::new(target);
+        let connector = Connector::new(target.clone(), pool.clone());
+        let agent = Agent::with_parts(settings.clone(), connector, NoResolver);
+        Way { agent, target, generation: fork::generation() }
+    }
 }
 
 impl Connection {
     /// Prepares the way; nothing is opened before a call needs it.
     pub(crate) fn new(config: &Config) -> Result<Connection, Failure> {
-        let target = transport::Target::new(&config.base, config.tls.clone()).map_err(|problem| {
+        let target = Target::new(&config.base, config.tls.clone()).map_err(|problem| {
             Failure::problems(Code::BadConfig, "the configuration is refused", vec![Problem::new("base_url", problem)])
         })?;
         let settings = ureq::config::Config::builder()
@@ -50,31 +76,60 @@ impl Connection {
             .max_response_header_size(head::LONGEST)
             .max_idle_connections(0)
             .build();
-        let agent = Agent::with_parts(settings, Connector::new(Arc::new(target)), NoResolver);
-        Ok(Connection { agent, base_url: config.base.url.clone() })
+        transport::warm_up(&settings);
+        let pool = Arc::new(Pool::new(config.connections));
+        let way = fork::Lock::new(Way::new(&settings, target, &pool));
+        let idle_timeout = Some(config.idle_timeout).filter(|time| !time.is_zero());
+        Ok(Connection { way, settings, pool, base_url: config.base.url.clone(), idle_timeout })
+    }
+
+    /// Keeps no connection any more.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+
+    fn agent(&self) -> Agent {
+        self.way.with(|way| {
+            if way.generation != fork::generation() {
+                let new = Way::new(&self.settings, way.target.renewed(), &self.pool);
+                // A thread that is not in this process may have held its locks.
+                std::mem::forget(std::mem::replace(way, new));
+            }
+            way.agent.clone()
+        })
     }
 
     /// POSTs a JSON body to a path below the base URL. What happened stands in the call's record; what came is
     /// read off the answer.
     pub(crate) fn post(&self, call: &Rc<Call>, path: &str, token: &Secret, body: &str) -> Answer {
         let response = match self.request(path, token, body) {
-            Ok(request) => self.agent.run(request).map_err(|error| cause(call, &error)),
+            Ok(request) => self.agent().run(request).map_err(|error| cause(call, &error)),
             Err(why) => Err(Cause::Unreadable(why)),
         };
+        // To be known at the body's end, at which ureq lets go of the connection. What has no body, whatever its head
+        // says, may be followed by one from a server that does not know it.
+        let keep = match &response {
+            Ok(response) if ![101, 204, 304].contains(&response.status().as_u16()) => {
+                self.idle_timeout.and_then(|idle| kept(response.version(), response.headers(), idle))
+            }
+            _ => None,
+        };
+        call.keep(keep);
         Answer { response }
     }
 
     fn request<'a>(&self, path: &str, token: &Secret, body: &'a str) -> Result<Request<&'a str>, String> {
         let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|_| "the URL is none".to_owned())?;
-        let bearer = crate::json::splice("", 0..0, &["Bearer ", token.expose()]);
+        let bearer = memory::join(&["Bearer ", token.expose()]).map_err(|_| "there is no memory".to_owned())?;
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| "the token fits no header".to_owned())?;
         bearer.set_sensitive(true);
-        Request::post(uri)
+        let mut request = Request::post(uri)
             .header(AUTHORIZATION, bearer)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(CONNECTION, HeaderValue::from_static("close"))
-            .body(body)
-            .map_err(|_| "the request cannot be written".to_owned())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.idle_timeout.is_none() {
+            request = request.header(CONNECTION, HeaderValue::from_static("close"));
+        }
+        request.body(body).map_err(|_| "the request cannot be written".to_owned())
     }
 }
 
@@ -102,11 +157,45 @@ impl Answer {
         String::from_utf8(bytes).map_err(|_| Cause::Unreadable("it is not UTF-8".to_owned()))
     }
 
-    /// `Retry-After` in seconds.
+    /// `Retry-After`, seconds or a date, in milliseconds from now.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
-        let value = self.response.as_ref().ok()?.headers().get(RETRY_AFTER)?;
-        value.to_str().ok()?.trim().parse::<u64>().ok()?.checked_mul(1000)
+        retry_after(self.response.as_ref().ok()?.headers(), SystemTime::now())
     }
+}
+
+/// A date counts from the server's own clock where the answer tells it: this machine's may be wrong.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return value.parse::<u64>().ok()?.checked_mul(1000);
+    }
+    let then = httpdate::parse_http_date(value).ok()?;
+    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+    u64::try_from(then.duration_since(now).unwrap_or_default().as_millis()).ok()
+}
+
+/// How long the connection may wait for another request after this answer, at most `idle`.
+fn kept(version: Version, headers: &HeaderMap, idle: Duration) -> Option<Duration> {
+    let says =
+        |name: HeaderName, word: &str| listed(headers, &name).any(|one| one.eq_ignore_ascii_case(word.as_bytes()));
+    let ends = matches!(framing(version, headers), Ok(Framing::Length | Framing::Chunked));
+    if version != Version::HTTP_11 || says(CONNECTION, "close") || !ends {
+        return None;
+    }
+    let timeout = listed(headers, &HeaderName::from_static("keep-alive"))
+        .find_map(|one| {
+            std::str::from_utf8(one).ok()?.split_once('=').filter(|(key, _)| key.trim().eq_ignore_ascii_case("timeout"))
+        })
+        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(Duration::from_secs);
+    timeout.map_or(Some(idle), |timeout| Some(timeout.min(idle))).filter(|idle| !idle.is_zero())
+}
+
+/// The members of a header that is a list, in all its lines.
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).into_iter();
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// What marks the end of a body.
@@ -120,14 +209,7 @@ enum Framing {
 /// How the body is framed, where all readers agree on it.
 fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Cause> {
     let unreadable = |why: &str| Err(Cause::Unreadable(why.to_owned()));
-    let all = |name: &HeaderName| -> Vec<&[u8]> {
-        headers
-            .get_all(name)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .collect()
-    };
+    let all = |name: &HeaderName| listed(headers, name).collect::<Vec<&[u8]>>();
     if all(&CONTENT_ENCODING).iter().any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return unreadable("it has a Content-Encoding that was not asked for");
     }
@@ -188,4 +270,59 @@ fn cause(call: &Call, error: &ureq::Error) -> Cause {
         return Cause::Broken("it was closed before the answer was whole".to_owned());
     }
     Cause::Unreadable("it breaks the rules of HTTP".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Wed, 25 Nov 2026 08:00:00 GMT").unwrap();
+        for (value, date, ms) in [
+            ("2", None, Some(2_000)),
+            (" 0 ", None, Some(0)),
+            ("Wed, 25 Nov 2026 08:00:07 GMT", None, Some(7_000)),
+            ("Wednesday, 25-Nov-26 08:00:07 GMT", None, Some(7_000)),
+            ("Wed Nov 25 08:00:07 2026", None, Some(7_000)),
+            ("Wed, 25 Nov 2026 07:00:00 GMT", None, Some(0)),
+            ("Fri, 25 Nov 2016 08:00:07 GMT", Some("Fri, 25 Nov 2016 08:00:04 GMT"), Some(3_000)),
+            ("Wed, 25 Nov 2026 08:00:07 GMT", Some("yesterday"), Some(7_000)),
+            ("99999999999999999999", None, None),
+            ("-1", None, None),
+            ("1.5", None, None),
+            ("soon", None, None),
+        ] {
+            let mut all = headers(&[("retry-after", value)]);
+            if let Some(date) = date {
+                all.insert(DATE, HeaderValue::from_static(date));
+            }
+            assert_eq!(retry_after(&all, now), ms, "{value} {date:?}");
+        }
+        assert_eq!(retry_after(&headers(&[]), now), None);
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_long_as_both_sides_say() {
+        let idle = Duration::from_secs(4);
+        let length = ("content-length", "2");
+        for (version, lines, seconds) in [
+            (Version::HTTP_11, &[length][..], Some(4)),
+            (Version::HTTP_11, &[("transfer-encoding", "chunked")], Some(4)),
+            (Version::HTTP_11, &[length, ("keep-alive", "max=5, timeout=2")], Some(2)),
+            (Version::HTTP_11, &[length, ("keep-alive", "Timeout = \"3\"")], Some(3)),
+            (Version::HTTP_11, &[length, ("keep-alive", "timeout=60")], Some(4)),
+            (Version::HTTP_11, &[length, ("keep-alive", "timeout=0")], None),
+            (Version::HTTP_11, &[length, ("connection", "x, Close")], None),
+            (Version::HTTP_11, &[], None),
+            (Version::HTTP_11, &[length, ("transfer-encoding", "chunked")], None),
+            (Version::HTTP_10, &[length], None),
+        ] {
+            assert_eq!(kept(version, &headers(lines), idle), seconds.map(Duration::from_secs), "{version:?} {lines:?}");
+        }
+    }
 }

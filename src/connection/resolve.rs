@@ -7,20 +7,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::sys;
+use socket2::{Domain, Socket, Type};
+
+use crate::call::{Call, Cause};
+use crate::{fork, sys};
 
 const MOST_THREADS: usize = 4;
-
-/// Why there are no addresses.
-pub(super) enum Unresolved {
-    /// The deadline passed.
-    Late,
-    /// The system's answer, or why it could not be asked.
-    Failed(String),
-}
 
 struct Lookup {
     host: String,
@@ -33,40 +29,47 @@ struct Queue {
     waiting: VecDeque<Arc<Lookup>>,
     running: Vec<Arc<Lookup>>,
     threads: usize,
+    generation: u32,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), running: Vec::new(), threads: 0 });
+static QUEUE: fork::Lock<Queue> =
+    fork::Lock::new(Queue { waiting: VecDeque::new(), running: Vec::new(), threads: 0, generation: 0 });
 
-fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+/// The queue of this process: a child has none of the threads that its parent's look-ups were left to.
+fn with_queue<T>(work: impl FnOnce(&mut Queue) -> T) -> T {
+    QUEUE.with(|queue| {
+        let generation = fork::generation();
+        if queue.generation != generation {
+            *queue = Queue { waiting: VecDeque::new(), running: Vec::new(), threads: 0, generation };
+        }
+        work(queue)
+    })
 }
 
 /// The addresses of a host, at least one.
-pub(super) fn resolve(host: &str, port: u16, until: Instant) -> Result<Vec<SocketAddr>, Unresolved> {
+pub(super) fn resolve(call: &Rc<Call>, host: &str, port: u16) -> Result<Vec<SocketAddr>, Cause> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let lookup = ask(host, port).map_err(|error| Unresolved::Failed(format!("no thread could be started: {error}")))?;
+    let lookup = with_queue(|queue| ask(queue, host, port))
+        .map_err(|error| Cause::Resolve(format!("no thread could be started: {error}")))?;
     let mut found = lookup.found.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(found) = found.as_ref() {
             return match found {
-                Ok(addresses) if addresses.is_empty() => Err(Unresolved::Failed("it has no address".to_owned())),
+                Ok(addresses) if addresses.is_empty() => Err(Cause::Resolve("it has no address".to_owned())),
                 Ok(addresses) => Ok(addresses.clone()),
-                Err(error) => Err(Unresolved::Failed(error.clone())),
+                Err(error) => Err(Cause::Resolve(error.clone())),
             };
         }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Unresolved::Late);
-        }
+        call.check()?;
+        let left = call.slice().saturating_duration_since(Instant::now());
         found = lookup.done.wait_timeout(found, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
 /// Joins the look-up of this name that is under way, or starts one.
-fn ask(host: &str, port: u16) -> io::Result<Arc<Lookup>> {
-    let mut queue = queue();
+fn ask(queue: &mut Queue, host: &str, port: u16) -> io::Result<Arc<Lookup>> {
     let same = |lookup: &&Arc<Lookup>| lookup.host == host && lookup.port == port;
     if let Some(lookup) = queue.running.iter().chain(&queue.waiting).find(same) {
         return Ok(lookup.clone());
@@ -84,23 +87,29 @@ fn ask(host: &str, port: u16) -> io::Result<Arc<Lookup>> {
     Ok(lookup)
 }
 
+/// Why a look-up failed. The system's resolver says that there is no such name, too, where it could open nothing.
+fn why(error: &io::Error) -> String {
+    let refused = fork::undisturbed(|| Socket::new(Domain::IPV4, Type::DGRAM, None).err());
+    refused.map_or_else(|| error.to_string(), |refused| format!("{error}; no socket can be opened: {refused}"))
+}
+
 /// Works until nothing waits.
 fn work() {
     loop {
-        let mut queue = queue();
-        // What nobody waits for any more is not looked up.
-        queue.waiting.retain(|lookup| Arc::strong_count(lookup) > 1);
-        let Some(lookup) = queue.waiting.pop_front() else {
-            queue.threads -= 1;
-            return;
-        };
-        queue.running.push(lookup.clone());
-        drop(queue);
-        let found = (lookup.host.as_str(), lookup.port)
-            .to_socket_addrs()
-            .map(Iterator::collect)
-            .map_err(|error| error.to_string());
-        self::queue().running.retain(|running| !Arc::ptr_eq(running, &lookup));
+        let next = with_queue(|queue| {
+            // What nobody waits for any more is not looked up.
+            queue.waiting.retain(|lookup| Arc::strong_count(lookup) > 1);
+            let next = queue.waiting.pop_front();
+            match &next {
+                Some(lookup) => queue.running.push(lookup.clone()),
+                None => queue.threads -= 1,
+            }
+            next
+        });
+        let Some(lookup) = next else { return };
+        let found =
+            (lookup.host.as_str(), lookup.port).to_socket_addrs().map(Iterator::collect).map_err(|error| why(&error));
+        with_queue(|queue| queue.running.retain(|running| !Arc::ptr_eq(running, &lookup)));
         *lookup.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         lookup.done.notify_all();
     }

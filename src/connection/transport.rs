@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -17,10 +17,15 @@ use zeroize::Zeroize;
 
 use super::buffers::{self, Buffers};
 use super::head::{self, Head};
-use super::resolve::{self, Unresolved};
+use super::pool::Pool;
+use super::records::Records;
+use super::socket::{self, Socket};
 use crate::call::{self, Call, Cause, Phase};
 use crate::config::Base;
-use crate::{sys, tls};
+use crate::fork;
+use crate::log::{Fields, Level};
+use crate::sys::{self, Wish};
+use crate::tls;
 
 /// Where a connection leads.
 pub(super) struct Target {
@@ -40,14 +45,33 @@ impl Target {
         };
         Ok(Target { host: base.host.clone(), port: base.port, tls })
     }
+
+    /// The same, with nothing in it that another process may have locked.
+    pub(super) fn renewed(&self) -> Target {
+        let tls = self.tls.as_ref().map(|(config, name)| (tls::renewed(config), name.clone()));
+        Target { host: self.host.clone(), port: self.port, tls }
+    }
+
+    fn open(&self, call: &Rc<Call>) -> Result<Stream, Cause> {
+        let (socket, address) = socket::connect(call, &self.host, self.port)?;
+        let stream = match &self.tls {
+            None => Stream::Plain(socket),
+            Some((config, name)) => Stream::Tls(handshake(call, socket, config.clone(), name.clone())?),
+        };
+        call.log(Level::Detail, "connect", || Fields { address: Some(address), ..Fields::default() });
+        Ok(stream)
+    }
 }
 
-/// Opens connections for ureq.
-pub(super) struct Connector(Arc<Target>);
+/// Hands connections to ureq: one that was kept, or a new one.
+pub(super) struct Connector {
+    target: Arc<Target>,
+    pool: Arc<Pool>,
+}
 
 impl Connector {
-    pub(super) fn new(target: Arc<Target>) -> Connector {
-        Connector(target)
+    pub(super) fn new(target: Arc<Target>, pool: Arc<Pool>) -> Connector {
+        Connector { target, pool }
     }
 }
 
@@ -62,15 +86,38 @@ impl ureq::unversioned::transport::Connector for Connector {
 
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         with_call(|call| {
-            let socket = open(call, &self.0.host, self.0.port)?;
-            let stream = match &self.0.tls {
-                None => Stream::Plain(socket),
-                Some((config, name)) => Stream::Tls(handshake(call, socket, config.clone(), name.clone())?),
+            call.check()?;
+            let stream = match self.pool.take() {
+                Some(stream) => {
+                    call.log(Level::Detail, "reuse", || Fields { address: stream.address(), ..Fields::default() });
+                    stream
+                }
+                None => self.target.open(call)?,
             };
             call.phase(Phase::Request);
-            Ok(Some(Wire::new(stream)))
+            Ok(Some(Wire::new(stream, self.pool.clone())))
         })
     }
+}
+
+/// Lets ureq make what it makes once in a process, in a call that comes to no connection: one thread must not be about
+/// it while another one forks.
+pub(super) fn warm_up(settings: &ureq::config::Config) {
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl ureq::unversioned::transport::Connector for Nowhere {
+        type Out = Wire;
+
+        fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
+            Ok(None)
+        }
+    }
+
+    fork::undisturbed(|| {
+        // Its failure is what it is for.
+        let _ = ureq::Agent::with_parts(settings.clone(), Nowhere, NoResolver).post("http://localhost").send("");
+    });
 }
 
 /// Names belong to a connection, not to a call: ureq asks before it knows whether it needs one, and gets nothing.
@@ -94,60 +141,22 @@ fn with_call<T>(step: impl FnOnce(&Rc<Call>) -> Result<T, Cause>) -> Result<T, u
     })
 }
 
-fn open(call: &Call, host: &str, port: u16) -> Result<TcpStream, Cause> {
-    call.phase(Phase::Resolve);
-    let (until, limit) = call.until();
-    let addresses = resolve::resolve(host, port, until).map_err(|error| match error {
-        Unresolved::Late => Cause::Deadline(limit),
-        Unresolved::Failed(why) => Cause::Resolve(why),
-    })?;
-    call.phase(Phase::Connect);
-    let mut failed = Cause::Deadline(limit);
-    for (index, address) in addresses.iter().enumerate() {
-        // An address that does not answer leaves the others their share of the time.
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let others = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match connect(*address, left / others) {
-            Ok(socket) => return Ok(socket),
-            Err(_) if Instant::now() >= until => return Err(Cause::Deadline(limit)),
-            Err(error) if address.ip().to_string() == host => failed = Cause::Connect(error.to_string()),
-            Err(error) => failed = Cause::Connect(format!("{address}: {error}")),
-        }
-    }
-    Err(failed)
-}
-
-/// A socket that never blocks: all waiting is done in one place, within the deadline.
-fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect_timeout(&address, within.max(Duration::from_millis(1)))?;
-    socket.set_nonblocking(true)?;
-    socket.set_nodelay(true)?;
-    Ok(socket)
-}
-
-struct Tls {
-    socket: TcpStream,
+pub(super) struct Tls {
+    socket: Socket,
     session: Box<ClientConnection>,
+    records: Records,
     /// What is wrong with the records behind those that were good.
     broke: Option<Cause>,
 }
 
 /// Opens TLS and hands all of its handshake to the socket, so that whatever is written later is the request.
-fn handshake(
-    call: &Call,
-    socket: TcpStream,
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
-) -> Result<Tls, Cause> {
+fn handshake(call: &Call, socket: Socket, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Tls, Cause> {
     call.phase(Phase::Handshake);
     let session = ClientConnection::new(config, name).map_err(|error| Cause::Tls(tls::explain(&error)))?;
-    let mut tls = Tls { socket, session: Box::new(session), broke: None };
+    let mut tls = Tls { socket, session: Box::new(session), records: Records::default(), broke: None };
     let closed = |error: io::Error| Cause::Connect(format!("closed during the TLS handshake: {error}"));
     while tls.session.is_handshaking() || tls.session.wants_write() {
-        in_time(call)?;
+        call.check()?;
         if tls.session.wants_write() {
             match tls.session.write_tls(&mut Quiet(&tls.socket)) {
                 Ok(_) => {}
@@ -156,7 +165,7 @@ fn handshake(
             }
             continue;
         }
-        match tls.session.read_tls(&mut &tls.socket) {
+        match tls.read() {
             Ok(0) => return Err(Cause::Connect("closed during the TLS handshake".to_owned())),
             Ok(_) => tls.process()?,
             Err(error) if is_pause(&error) => wait(call, &tls.socket, Wish::Read)?,
@@ -167,12 +176,18 @@ fn handshake(
 }
 
 impl Tls {
+    /// Reads from the socket what is there.
+    fn read(&mut self) -> io::Result<usize> {
+        self.session.read_tls(&mut self.records.watch(&self.socket))
+    }
+
     /// Takes in the records that came; the server is told by an alert when one is not acceptable.
     fn process(&mut self) -> Result<(), Cause> {
         match self.session.process_new_packets() {
             Ok(_) => Ok(()),
             Err(error) => {
-                let _ = self.session.write_tls(&mut Quiet(&self.socket));
+                // One piece a time, as far as the socket takes them now.
+                while self.session.wants_write() && self.session.write_tls(&mut Quiet(&self.socket)).is_ok() {}
                 Err(Cause::Tls(tls::explain(&error)))
             }
         }
@@ -180,11 +195,11 @@ impl Tls {
 }
 
 /// Writes by `send`, which raises no SIGPIPE; a vectored write of the standard library is `writev`, which does.
-struct Quiet<'a>(&'a TcpStream);
+struct Quiet<'a>(&'a Socket);
 
 impl Write for Quiet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        (&**self.0).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -196,41 +211,87 @@ fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-#[derive(Clone, Copy)]
-enum Wish {
-    Read,
-    Write,
-    Either,
-}
-
-/// Waits until the socket is ready, within the call's deadline.
-fn wait(call: &Call, socket: &TcpStream, wish: Wish) -> Result<(), Cause> {
-    in_time(call)?;
-    let (until, limit) = call.until();
-    let (read, write) = (!matches!(wish, Wish::Write), !matches!(wish, Wish::Read));
-    match sys::wait(socket, read, write, until) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Cause::Deadline(limit)),
-        Err(error) => Err(Cause::Broken(error.to_string())),
+/// Waits until the socket is ready, as long as the call goes on.
+fn wait(call: &Call, socket: &Socket, wish: Wish) -> Result<(), Cause> {
+    loop {
+        call.check()?;
+        match sys::wait(&[socket], wish, call.slice()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(Cause::Broken(error.to_string())),
+        }
     }
 }
 
-fn in_time(call: &Call) -> Result<(), Cause> {
-    let (until, limit) = call.until();
-    if Instant::now() < until { Ok(()) } else { Err(Cause::Deadline(limit)) }
+/// A connection that stands.
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Tls),
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Tls),
+impl Stream {
+    fn socket(&self) -> &Socket {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => &tls.socket,
+        }
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.socket().peer_addr().ok()
+    }
+
+    /// Whether nothing that was received is left inside TLS, and nothing that is to be sent.
+    fn is_drained(&mut self) -> bool {
+        match self {
+            Stream::Plain(_) => true,
+            Stream::Tls(tls) => {
+                let quiet = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+                tls.broke.is_none()
+                    && tls.records.are_whole()
+                    && tls.session.process_new_packets().is_ok_and(quiet)
+                    && !tls.session.wants_write()
+            }
+        }
+    }
+
+    /// Whether nothing came since the last answer: no byte of another one, no end. The one look before a connection
+    /// is used again.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match self {
+            // Not inherited from before a fork.
+            stream if !stream.socket().is_own() => false,
+            Stream::Plain(socket) => {
+                matches!(socket.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+            }
+            Stream::Tls(tls) => {
+                // Tickets for other sessions may come at any time.
+                for _ in 0..MOST_TICKETS {
+                    match tls.read() {
+                        Ok(1..) if tls.session.process_new_packets().is_ok() => {}
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return self.is_drained(),
+                        Ok(_) | Err(_) => return false,
+                    }
+                }
+                false
+            }
+        }
+    }
 }
 
 /// Head and body of a task are seldom longer.
 const USUAL_REQUEST: usize = 4 * 1024;
+/// A kept connection that brings more than so many pieces without an answer in them is given up.
+const MOST_TICKETS: usize = 16;
+/// So many looks at what came are taken at the end of a call's time: an answer that is there by then counts, and a
+/// server that never pauses does not outrun the deadline.
+const LAST_LOOKS: u8 = 16;
 
 /// One connection, for one request and its answer.
 pub(super) struct Wire {
-    stream: Stream,
+    /// Until it is given back.
+    stream: Option<Stream>,
+    pool: Arc<Pool>,
     buffers: Buffers,
     /// The request, collected until its answer is awaited, so that head and body go out in one write.
     request: Vec<u8>,
@@ -238,6 +299,10 @@ pub(super) struct Wire {
     /// The connection ended out of order: what the system still holds of the request must not go out after the
     /// call has returned.
     abort: bool,
+    /// ureq has read the answer to its end, and has nothing left over.
+    finished: bool,
+    /// How many more looks at what came may be taken after the call's time.
+    looks: u8,
 }
 
 impl fmt::Debug for Wire {
@@ -248,10 +313,29 @@ impl fmt::Debug for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.abort || sys::unsent(self.socket()) {
-            sys::reset_on_close(self.socket());
-        }
         self.request.zeroize();
+        let Some(stream) = self.stream.take() else { return };
+        let (pool, abort) = (self.pool.clone(), self.abort);
+        let part = move |idle| part(stream, abort, idle, &pool);
+        match call::current().filter(|_| self.finished && !abort) {
+            // ureq lets go of the connection before it shows the head of an answer that has no body.
+            Some(call) => call.when_known(part),
+            None => part(None),
+        }
+    }
+}
+
+/// Keeps a connection that is in order for so long, or closes it.
+fn part(mut stream: Stream, abort: bool, idle: Option<Duration>, pool: &Pool) {
+    let unsent = sys::unsent(stream.socket());
+    if let Some(idle) = idle
+        && unsent != Some(true)
+        && stream.is_drained()
+    {
+        return pool.give(stream, idle);
+    }
+    if abort || unsent != Some(false) {
+        stream.socket().reset();
     }
 }
 
@@ -281,26 +365,38 @@ impl Transport for Wire {
         if more { Ok(true) } else { Err(ureq::Error::Io(ErrorKind::UnexpectedEof.into())) }
     }
 
-    /// Kept connections are for later: each call opens its own.
+    /// ureq asks this of a connection that it is through with in good order. The pool is our own: ureq lets go of the
+    /// connection, which goes there.
     fn is_open(&mut self) -> bool {
+        self.finished = true;
         false
     }
 
     fn is_tls(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
+        matches!(self.stream, Some(Stream::Tls(_)))
     }
 }
 
 impl Wire {
-    fn new(stream: Stream) -> Wire {
-        Wire { stream, buffers: Buffers::default(), request: Vec::new(), head_done: false, abort: false }
+    fn new(stream: Stream, pool: Arc<Pool>) -> Wire {
+        Wire {
+            stream: Some(stream),
+            pool,
+            buffers: Buffers::default(),
+            request: Vec::new(),
+            head_done: false,
+            abort: false,
+            finished: false,
+            looks: LAST_LOOKS,
+        }
     }
 
-    fn socket(&self) -> &TcpStream {
-        match &self.stream {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(tls) => &tls.socket,
-        }
+    fn stream(&mut self) -> &mut Stream {
+        self.stream.as_mut().expect("it is taken out by drop only")
+    }
+
+    fn wait(&mut self, call: &Call, wish: Wish) -> Result<(), Cause> {
+        wait(call, self.stream().socket(), wish)
     }
 
     /// Sends what is still to be sent, then reads: the whole head of the answer at first, any bytes after it.
@@ -326,7 +422,7 @@ impl Wire {
                         return Ok(true);
                     }
                 }
-                Received::Nothing => wait(call, self.socket(), Wish::Read)?,
+                Received::Nothing => self.wait(call, Wish::Read)?,
                 Received::End if self.head_done => {
                     call.record_end();
                     return Ok(false);
@@ -347,7 +443,7 @@ impl Wire {
                     if self.answer_came(call)? {
                         return Ok(());
                     }
-                    wait(call, self.socket(), Wish::Either)?;
+                    self.wait(call, Wish::Either)?;
                 }
                 // What the server said before it broke the connection counts more than that it did.
                 Err(cause) => {
@@ -381,10 +477,10 @@ impl Wire {
         let broke = |error: io::Error| Cause::Broken(error.to_string());
         loop {
             // What has not begun by then must not begin.
-            in_time(call)?;
-            let written = match &mut self.stream {
+            call.check()?;
+            let written = match self.stream() {
                 Stream::Plain(_) if rest.is_empty() => return Ok(true),
-                Stream::Plain(socket) => (&*socket).write(rest).inspect(|count| *rest = &rest[*count..]),
+                Stream::Plain(socket) => (&**socket).write(rest).inspect(|count| *rest = &rest[*count..]),
                 Stream::Tls(tls) => {
                     if !tls.session.wants_write() {
                         if rest.is_empty() {
@@ -408,15 +504,14 @@ impl Wire {
 
     /// Reads what is there into the buffer.
     fn receive(&mut self, call: &Call) -> Result<Received, Cause> {
-        // A server that never pauses must not outrun the deadline.
-        in_time(call)?;
+        look(&mut self.looks, call)?;
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             return Err(Cause::Unreadable("it does not fit into memory".to_owned()));
         }
-        let received = match &mut self.stream {
+        let received = match self.stream.as_mut().expect("it is taken out by drop only") {
             Stream::Plain(socket) => loop {
-                match (&*socket).read(room) {
+                match (&**socket).read(room) {
                     Ok(0) => break Received::End,
                     Ok(count) => {
                         self.buffers.input_appended(count);
@@ -444,8 +539,8 @@ impl Wire {
                 if let Some(cause) = tls.broke.take() {
                     return Err(cause);
                 }
-                in_time(call)?;
-                match tls.session.read_tls(&mut &tls.socket) {
+                look(&mut self.looks, call)?;
+                match tls.read() {
                     // What came before a bad record counts: it is read first.
                     Ok(_) => tls.broke = tls.process().err(),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -472,6 +567,14 @@ impl Wire {
             }
         }
     }
+}
+
+/// Whether another look at what came may be taken.
+fn look(looks: &mut u8, call: &Call) -> Result<(), Cause> {
+    call.check().or_else(|cause| {
+        *looks = looks.checked_sub(1).ok_or(cause)?;
+        Ok(())
+    })
 }
 
 /// What one look at the connection brought.

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::code::Code;
 use crate::failure::Verdict;
 use crate::json::{self, Object};
+use crate::memory;
 use crate::outcome::Outcome;
 
 /// What a complete head says by itself.
@@ -18,25 +19,25 @@ pub(crate) enum Status {
     Decided(Verdict),
 }
 
-/// Decision 12: the meaning of an HTTP status.
-pub(crate) fn status(status: u16) -> Status {
+/// Decision 12: the meaning of an HTTP status. `idle_503`: a 503 of this server means that it did nothing.
+pub(crate) fn status(status: u16, idle_503: bool) -> Status {
     use Outcome::{NotCreated, Unknown};
     let (code, outcome, meaning) = match status {
         200..=299 => return Status::Success,
         401 | 403 => (Code::Forbidden, NotCreated, "refused the token"),
         404 => (Code::NotFound, NotCreated, "does not know the path; base_url may be wrong"),
         429 => (Code::Busy, NotCreated, "has no room for the request now; try again later"),
-        503 => (Code::Busy, Unknown, "is not available; the appointment may have been made"),
+        503 if idle_503 => (Code::Busy, NotCreated, "is not available"),
+        503 => (Code::Busy, Unknown, "is not available"),
         400 | 405 | 406 | 407 | 410 | 411 | 413 | 414 | 415 | 417 | 421 | 422 | 431 => {
             (Code::Rejected, NotCreated, "rejected the request")
         }
-        400..=499 => (Code::Rejected, Unknown, "rejected the request; the appointment may have been made"),
-        500..=599 => (Code::ServerError, Unknown, "failed; the appointment may have been made"),
+        400..=499 => (Code::Rejected, Unknown, "rejected the request"),
+        500..=599 => (Code::ServerError, Unknown, "failed"),
         300..=399 => (
             Code::BadResponse,
             Unknown,
-            "answered with a redirect, which is never followed, for the token must not travel; \
-             check base_url; the appointment may have been made",
+            "answered with a redirect, which is never followed, for the token must not travel; check base_url",
         ),
         _ => (Code::BadResponse, Unknown, "answered with a status that HTTP does not know here"),
     };
@@ -45,20 +46,20 @@ pub(crate) fn status(status: u16) -> Status {
 
 /// What the body of a 2xx says.
 pub(crate) enum Envelope {
-    /// Decisions 8, 9 and 11: made. The text is the caller's, byte for byte.
-    Made,
+    /// Decisions 8, 9 and 11: made, perhaps with a warning. The text is the caller's, byte for byte.
+    Made { warning: bool },
     /// Anything else, with the server's own message where there is one.
     Not(Verdict, Option<String>),
 }
 
-/// Reads the envelope of a 2xx.
-pub(crate) fn envelope(body: &str) -> Envelope {
+/// Reads the envelope of a 2xx. `numbered`: whether what was made has a task number.
+pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
     use Outcome::{Created, NotCreated, Unknown};
     let not = |code, outcome, meaning: &str, message| {
         Envelope::Not(Verdict { code, outcome, meaning: meaning.to_owned() }, message)
     };
     let unreadable = |why: &str| {
-        let meaning = format!("gave an answer that cannot be read: {why}; the appointment may have been made");
+        let meaning = format!("gave an answer that cannot be read: {why}");
         not(Code::BadResponse, Unknown, &meaning, None)
     };
     let members = match json::object(body) {
@@ -70,40 +71,33 @@ pub(crate) fn envelope(body: &str) -> Envelope {
     else {
         return unreadable("a member stands twice in it");
     };
-    let message = said.and_then(text);
-    let number = task_num(info);
-    match (status.and_then(text).as_deref(), number) {
-        (Some("1" | "2"), Number::There) => Envelope::Made,
+    let message = said.and_then(text).and_then(owned);
+    let status = status.and_then(text);
+    let number = if numbered { Some(task_num(info)) } else { None };
+    match (status.as_deref(), number) {
+        (Some(made @ ("1" | "2")), None | Some(Number::There)) => Envelope::Made { warning: made == "2" },
         // Decision 10: made, and the caller must not be told that nothing happened.
-        (Some("1" | "2"), Number::Missing | Number::Unreadable) => {
+        (Some("1" | "2"), Some(Number::Missing | Number::Unreadable)) => {
             not(Code::BadResponse, Created, "made the appointment but gave no task number", message)
         }
-        (Some("0"), Number::Missing) => {
+        (Some("0"), None | Some(Number::Missing)) => {
             let meaning = match &message {
-                Some(said) if !said.trim().is_empty() => "refused the appointment; server_message says why",
-                _ => "refused the appointment and did not say why",
+                Some(said) if !said.trim().is_empty() => "refused the request; server_message says why",
+                _ => "refused the request and did not say why",
             };
             not(Code::Failed, NotCreated, meaning, message)
         }
         // Decision 10a: the server contradicts itself.
-        (Some("0"), Number::There | Number::Unreadable) => not(
-            Code::BadResponse,
-            Unknown,
-            "says that it failed and gives a task number all the same; the appointment may have been made",
-            message,
-        ),
-        _ => not(
-            Code::BadResponse,
-            Unknown,
-            "gave an answer whose status is not 0, 1 or 2; the appointment may have been made",
-            message,
-        ),
+        (Some("0"), Some(Number::There | Number::Unreadable)) => {
+            not(Code::BadResponse, Unknown, "says that it failed and gives a task number all the same", message)
+        }
+        _ => not(Code::BadResponse, Unknown, "gave an answer whose status is not 0, 1 or 2", message),
     }
 }
 
 /// The server's own words in a body of any status, for the support desk.
 pub(crate) fn message(body: &str) -> Option<String> {
-    once(&json::object(body).ok()?, "message").ok()?.and_then(text)
+    once(&json::object(body).ok()?, "message").ok()?.and_then(text).and_then(owned)
 }
 
 /// The member of this name, where it stands once; an error where it stands more often.
@@ -114,11 +108,19 @@ fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<&'a RawVa
 }
 
 /// The contents of a string, or a number as it is written (decision 8).
-fn text(value: &RawValue) -> Option<String> {
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     match json::kind(value) {
-        "a string" => json::string(value).map(Cow::into_owned),
-        "a number" => Some(value.get().to_owned()),
+        "a string" => json::string(value),
+        "a number" => Some(Cow::Borrowed(value.get())),
         _ => None,
+    }
+}
+
+/// A text of its own, where there is memory for it.
+fn owned(text: Cow<'_, str>) -> Option<String> {
+    match text {
+        Cow::Owned(text) => Some(text),
+        Cow::Borrowed(text) => memory::copy(text).ok(),
     }
 }
 
@@ -138,7 +140,7 @@ fn task_num(info: Option<&RawValue>) -> Number {
     };
     match number.filter(|number| !is_empty(number)) {
         None => Number::Missing,
-        Some(number) if matches!(json::kind(number), "a string" | "a number") => Number::There,
+        Some(number) if text(number).is_some() => Number::There,
         Some(_) => Number::Unreadable,
     }
 }
@@ -158,8 +160,8 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> (i32, Option<Outcome>) {
-        match envelope(body) {
-            Envelope::Made => (0, None),
+        match envelope(body, true) {
+            Envelope::Made { .. } => (0, None),
             Envelope::Not(verdict, _) => (verdict.code.value(), Some(verdict.outcome)),
         }
     }
@@ -173,6 +175,8 @@ mod tests {
             (r#"{"status":1,"info":{"task_num":""}}"#, -26, Some(Created)),
             (r#"{"status":1,"info":{"task_num":"  "}}"#, -26, Some(Created)),
             (r#"{"status":1,"info":{"task_num":true}}"#, -26, Some(Created)),
+            (r#"{"status":1,"info":{"task_num":"\ud800"}}"#, -26, Some(Created)),
+            (r#"{"status":0,"info":{"task_num":"\ud800"}}"#, -26, Some(Unknown)),
             (r#"{"status":2,"info":{}}"#, -26, Some(Created)),
             (r#"{"status":2,"info":null}"#, -26, Some(Created)),
             (r#"{"status":1,"info":["7"]}"#, -26, Some(Created)),

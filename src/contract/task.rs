@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
 use crate::json::{self, Object};
+use crate::memory::{self, NoMemory};
 use crate::nearest::nearest;
 
 /// A documented field.
@@ -67,9 +68,9 @@ pub(crate) struct Note {
 /// [`Code::BadTask`], with everything that is wrong.
 pub fn task_check(task: &str) -> Result<Zeroizing<String>, Failure> {
     let task = Task::read(task, false)?;
-    let notes = serde_json::to_string(&task.notes).expect("notes can be written as JSON");
+    let notes = memory::json(&task.notes)?;
     let whole = [r#"{"path":""#, super::PATH, r#"","body":"#, &task.body, r#","notes":"#, &notes, "}"];
-    Ok(json::splice("", 0..0, &whole))
+    Ok(memory::join(&whole)?)
 }
 
 impl Task {
@@ -77,20 +78,18 @@ impl Task {
     pub(crate) fn read(text: &str, strict: bool) -> Result<Task, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
         let Object(members) = json::object(text).map_err(|problem| wrong(vec![Problem::new("task", problem)]))?;
-        let mut problems = twice(&members);
+        let mut problems = twice(&members)?;
         let mut notes = Vec::new();
         for (key, value) in &members {
             match FIELDS.iter().find(|field| field.name == key) {
                 Some(field) => {
                     if let Err(expected) = (field.check)(value) {
                         let shown = if REMARKS.contains(&field.name) { None } else { shown(value) };
-                        problems.push(Problem::new(field.name, expected).value(shown));
+                        memory::push(&mut problems, Problem::new(field.name, expected).value(shown))?;
                     }
                 }
-                None if strict => problems.push(Problem::new(key.clone(), note(key))),
-                None => {
-                    notes.push(Note { field: key.clone().into_owned(), note: note(key) });
-                }
+                None if strict => memory::push(&mut problems, Problem::new(memory::copy(key)?, note(key)))?,
+                None => memory::push(&mut notes, Note { field: memory::copy(key)?, note: note(key) })?,
             }
         }
         let given = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
@@ -124,26 +123,22 @@ impl Task {
             let end = text.rfind('}').expect("an object ends with a brace");
             edits.push((end..end, ",\"task_notify\":false".to_owned()));
         }
-        let mut body = Zeroizing::new(text.to_owned());
+        let mut body = memory::join(&[text])?;
         // From behind, so that the places before stay where they are.
         edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
         for (range, new) in edits {
-            body = json::splice(&body, range, &[&new]);
+            body = json::splice(&body, range, &[&new])?;
         }
-        let number = given("out_task_num").and_then(json::string).unwrap_or_default().into_owned();
+        let number = memory::copy(&given("out_task_num").and_then(json::string).unwrap_or_default())?;
         Ok(Task { body, number, notes })
     }
 
     /// What a server may echo and no document may repeat: every text and number of remarks and undocumented fields.
-    pub(crate) fn private(&self) -> Vec<Zeroizing<String>> {
-        let Ok(Object(members)) = json::object(&self.body) else { return Vec::new() };
+    pub(crate) fn private(&self) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+        // It is an object: what is not there is memory.
+        let Object(members) = json::object(&self.body).map_err(|_| NoMemory)?;
         let documented = |key: &str| FIELDS.iter().any(|field| field.name == key) && !REMARKS.contains(&key);
-        members
-            .iter()
-            .filter(|(key, _)| !documented(key))
-            .flat_map(|(_, value)| json::scalars(value))
-            .map(|text| Zeroizing::new(text.into_owned()))
-            .collect()
+        json::texts(members.iter().filter(|(key, _)| !documented(key)).map(|(_, value)| *value))
     }
 }
 
@@ -151,7 +146,7 @@ impl Task {
 pub(crate) fn number(text: &str) -> Option<String> {
     let Object(members) = json::object(text).ok()?;
     let (_, value) = members.iter().find(|(key, _)| key == "out_task_num")?;
-    json::string(value).map(Cow::into_owned)
+    memory::copy(&json::string(value)?).ok()
 }
 
 fn note(key: &str) -> String {
@@ -163,12 +158,16 @@ fn note(key: &str) -> String {
 }
 
 /// A key that stands twice could be read either way by the server.
-fn twice(members: &[(Cow<str>, &RawValue)]) -> Vec<Problem> {
-    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
+fn twice(members: &[(Cow<str>, &RawValue)]) -> Result<Vec<Problem>, NoMemory> {
+    let mut keys = memory::collect(members.iter().map(|(key, _)| key.as_ref()))?;
     keys.sort_unstable();
-    let mut twice: Vec<&str> = keys.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    let mut twice = memory::collect(keys.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]))?;
     twice.dedup();
-    twice.into_iter().map(|key| Problem::new(key, "stands twice")).collect()
+    let mut problems = Vec::new();
+    for key in twice {
+        memory::push(&mut problems, Problem::new(memory::copy(key)?, "stands twice"))?;
+    }
+    Ok(problems)
 }
 
 /// A value for an error document: short, and no structure.

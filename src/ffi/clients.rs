@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use once_cell::sync::OnceCell;
 
@@ -12,8 +12,9 @@ use super::arctos_client;
 use crate::client::Client;
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::fork::Lock;
 
-static LIVING: RwLock<BTreeMap<usize, Arc<Client>>> = RwLock::new(BTreeMap::new());
+static LIVING: Lock<BTreeMap<usize, Arc<Client>>> = Lock::new(BTreeMap::new());
 
 /// Handles below this could be mistaken for numbers that a program made up.
 const SMALLEST: usize = 1 << 16;
@@ -38,15 +39,17 @@ fn next_handle() -> Result<usize, Failure> {
 
 /// Takes a client in.
 pub(super) fn insert(client: Client) -> Result<*mut arctos_client, Failure> {
-    let handle = next_handle()?;
-    LIVING.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(client));
+    let handle = LIVING.with(|living| -> Result<usize, Failure> {
+        let handle = next_handle()?;
+        living.insert(handle, Arc::new(client));
+        Ok(handle)
+    })?;
     Ok(ptr::without_provenance_mut(handle))
 }
 
 /// The living client of a handle. No lock is held when it is returned.
 pub(super) fn find(client: *mut arctos_client) -> Result<Arc<Client>, Failure> {
-    let living = LIVING.read().unwrap_or_else(PoisonError::into_inner);
-    living.get(&client.addr()).cloned().ok_or_else(|| {
+    LIVING.with(|living| living.get(&client.addr()).cloned()).ok_or_else(|| {
         let what = if client.is_null() { "client is NULL" } else { "client is not a living client of the library" };
         Failure::plain(Code::BadArgument, what)
     })
@@ -54,7 +57,9 @@ pub(super) fn find(client: *mut arctos_client) -> Result<Arc<Client>, Failure> {
 
 /// Forgets a client; anything else is ignored.
 pub(super) fn remove(client: *mut arctos_client) {
-    let removed = LIVING.write().unwrap_or_else(PoisonError::into_inner).remove(&client.addr());
-    // Outside the lock: the last owner wipes the secrets.
-    drop(removed);
+    let removed = LIVING.with(|living| living.remove(&client.addr()));
+    // Outside the lock: what was kept is closed now, and the last owner wipes the secrets.
+    if let Some(client) = removed {
+        client.close();
+    }
 }

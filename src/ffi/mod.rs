@@ -12,21 +12,22 @@ mod clients;
 mod texts;
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::call::Call;
+use crate::call::{Call, Purpose};
 use crate::client::Client;
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::memory::{self, NoMemory};
 use crate::options::Options;
 use crate::outcome::Outcome;
-use crate::{contract, field, json};
+use crate::{client, contract, field, fork, json, log};
 
 /// A client of one server, made by arctos_client_new and released by arctos_client_free. Its address is a handle that
 /// the library looks up and never follows: there is nothing behind it. Any number of threads may use one client at
@@ -47,6 +48,18 @@ pub type arctos_code = i32;
 /// | ARCTOS_CREATED | it was made; where the code is not ARCTOS_OK its number is missing | do not try again |
 /// | ARCTOS_UNKNOWN | it may have been made | look for out_task_num at the server before you try again |
 pub type arctos_outcome_code = i32;
+
+/// Runs when the library is loaded, before anything can call it.
+#[cfg(unix)]
+#[used]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn at_load() {
+        fork::watch();
+    }
+    at_load
+};
 
 /// What `ARCTOS_ABI_VERSION` is in the header of this library.
 const ABI_VERSION: u32 = 1;
@@ -86,7 +99,7 @@ pub extern "C" fn arctos_abi_version() -> u32 {
 ///     printf("%s\n", arctos_code_name(ARCTOS_TIMEOUT));
 #[unsafe(no_mangle)]
 pub extern "C" fn arctos_code_name(code: arctos_code) -> *const c_char {
-    texts::static_name(code).as_ptr()
+    Code::c_name(code).unwrap_or(c"ARCTOS_?").as_ptr()
 }
 
 /// Wipes and releases a text that the library handed over.
@@ -105,7 +118,8 @@ pub extern "C" fn arctos_free(text: *mut c_char) {
     guarded(|| texts::release(text));
 }
 
-/// Whether the appointment was made, from what arctos_task_add or arctos_task_add_with returned and handed over.
+/// Whether the appointment was made, from what arctos_task_add or arctos_task_add_with returned and handed over; of
+/// arctos_call, whether the server carried it out.
 ///
 /// `code`: the code. `answer`: the text of the same call, or NULL. Without a text, or with one that cannot be
 /// read, only ARCTOS_OK, ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_CONFIG, ARCTOS_BAD_TASK and ARCTOS_NO_VALUE decide; all
@@ -140,6 +154,11 @@ pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char
 /// | token | string | the Bearer token; may be set later by arctos_client_set_token |
 /// | timeout_ms | 15000 | the whole call, from the entry of the function, in milliseconds, 1 to 3600000 |
 /// | connect_timeout_ms | 5000 | name, connection and TLS of one try, in milliseconds, 1 to 3600000 |
+/// | retries | 2 | further tries, 0 to 10, of what made no appointment and may pass: no connection, 429 |
+/// | retry_503 | false | your word that HTTP 503 of this server means that it did nothing: it is tried again |
+/// | server_dedupes | false | the vendor's word that a repeat is answered with the first success: what is unknown is tried again |
+/// | connections | 8 | connections that are kept for further calls, 1 to 1024; more threads open more |
+/// | idle_timeout_ms | 4000 | how long one is kept without a call, in milliseconds, 0 (not at all) to 3600000 |
 /// | max_response_bytes | 1048576 | a longer answer is ARCTOS_BAD_RESPONSE, in bytes, 1 to 1073741824 |
 /// | tls.roots | "system" | whom to trust: "system", "bundled" (Mozilla's list) or "file" |
 /// | tls.ca_file | string | with roots "file": the trusted authorities, PEM |
@@ -190,7 +209,7 @@ pub unsafe extern "C" fn arctos_client_new(
         Ok(in_force)
     };
     // SAFETY: the caller's promise.
-    unsafe { border(false, answer, work) }
+    unsafe { border(Purpose::Local, answer, work) }
 }
 
 /// Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
@@ -203,6 +222,53 @@ pub unsafe extern "C" fn arctos_client_new(
 #[unsafe(no_mangle)]
 pub extern "C" fn arctos_client_free(client: *mut arctos_client) {
     guarded(|| clients::remove(client));
+}
+
+/// Ends every call of a client that is in flight, whatever it waits for: a name, a connection, the server, or the next
+/// try. Each returns ARCTOS_CANCELLED soon, usually within 50 milliseconds; its outcome says whether the appointment may
+/// have been made. Calls that begin later are not affected.
+///
+/// `client`: a client.
+///
+/// Returns ARCTOS_OK, also when nothing is in flight, or ARCTOS_BAD_ARGUMENT. Returns at once. Any thread, but no signal
+/// handler. Decision 24 of docs/contract.md.
+///
+///     if (arctos_client_cancel(client) != ARCTOS_OK)
+///         printf("no such client\n");
+#[unsafe(no_mangle)]
+pub extern "C" fn arctos_client_cancel(client: *mut arctos_client) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        clients::find(client)?.cancel();
+        Ok(Zeroizing::new(String::new()))
+    };
+    // SAFETY: no answer is asked for.
+    unsafe { border(Purpose::Local, ptr::null_mut(), work) }
+}
+
+/// Ends the calls of a client that are in flight under an id, as arctos_client_cancel ends all.
+///
+/// `client`: a client.
+///
+/// `call_id`: the id, in UTF-8, that the call was given in its options. One that is not in flight is no error.
+///
+/// Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT. Returns at once. Any thread, but no signal handler. Decision 24 of
+/// docs/contract.md.
+///
+///     if (arctos_call_cancel(client, "desk-7") != ARCTOS_OK)
+///         printf("no such client\n");
+///
+/// # Safety
+/// `call_id` is NULL or a NUL-terminated text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_call_cancel(client: *mut arctos_client, call_id: *const c_char) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        client.cancel_call(unsafe { input(call_id, "call_id") }?);
+        Ok(Zeroizing::new(String::new()))
+    };
+    // SAFETY: no answer is asked for.
+    unsafe { border(Purpose::Local, ptr::null_mut(), work) }
 }
 
 /// Puts another token in the place of the client's. Calls in flight go on with the one they started with.
@@ -233,7 +299,7 @@ pub unsafe extern "C" fn arctos_client_set_token(
         Ok(Zeroizing::new("{}".to_owned()))
     };
     // SAFETY: the caller's promise.
-    unsafe { border(false, answer, work) }
+    unsafe { border(Purpose::Local, answer, work) }
 }
 
 /// Makes an appointment. Blocks until it is known what became of it, at most timeout_ms.
@@ -258,12 +324,12 @@ pub unsafe extern "C" fn arctos_client_set_token(
 /// made all the same) at "/status"; read them with arctos_json_get.
 ///
 /// Returns ARCTOS_OK when the appointment was made. ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_TASK, and ARCTOS_FORBIDDEN when the
-/// client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT and ARCTOS_BROKEN: there is no
-/// answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
+/// client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT, ARCTOS_BROKEN and ARCTOS_CANCELLED:
+/// there is no answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
 /// ARCTOS_BAD_RESPONSE: by the answer. For all of them arctos_outcome tells whether the appointment was made.
 ///
-/// Any thread, any number of calls on one client at once. Decisions 8 to 19 of docs/contract.md: nothing is sent twice,
-/// and nothing is sent after the function has returned.
+/// Any thread, any number of calls on one client at once. Decisions 8 to 19, 22, 23 and 27 of docs/contract.md: what may
+/// have been made is not sent again (but see server_dedupes), and nothing is sent after the function has returned.
 ///
 ///     char *answer = NULL;
 ///     char *number = NULL;
@@ -306,7 +372,7 @@ pub unsafe extern "C" fn arctos_task_add(
 /// | key | type | meaning |
 /// |---|---|---|
 /// | timeout_ms | integer | in place of the configuration's, in milliseconds, 1 to 3600000 |
-/// | call_id | string | your own name for the call, for the error document; 1 to 128 bytes, no control characters |
+/// | call_id | string | your own name for the call, for the log, the error document and arctos_call_cancel; 1 to 128 bytes, no control characters |
 ///
 /// Returns what arctos_task_add returns; an unknown key or a wrong value in the options is ARCTOS_BAD_ARGUMENT, and
 /// nothing is sent. Any thread.
@@ -330,12 +396,154 @@ pub unsafe extern "C" fn arctos_task_add_with(
         // SAFETY: the caller's promise.
         let task = unsafe { input(task_json, "task_json") }?;
         // SAFETY: the caller's promise.
-        let options = unsafe { optional(options_json, "options_json") }?.map(Options::read).transpose()?;
-        client.add(call, task, &options.unwrap_or_default()).map(Zeroizing::new)
+        let options = unsafe { options(options_json) }?;
+        client.add(call, task, &options).map(Zeroizing::new)
     };
     // SAFETY: the caller's promise.
-    unsafe { border(true, answer, work) }
+    unsafe { border(Purpose::Appointment, answer, work) }
 }
+
+/// Asks the server for anything else: POSTs a JSON text to a path below base_url, with the client's token, TLS, deadlines
+/// and retries.
+///
+/// `client`: a client.
+///
+/// `path`: in UTF-8, begins with a slash and is put behind base_url. It may have a query, and no segment "." or "..",
+/// however it is spelled, no fragment, blank or control character. The path of appointments is refused: arctos_task_add
+/// makes them.
+///
+/// `body_json`: any JSON in UTF-8, sent as it is. `options_json`: NULL, or as for arctos_task_add_with.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: the server's answer, byte for byte, or the
+/// error document.
+///
+/// Returns ARCTOS_OK when the answer's "status" is 1 or 2; no task number is asked for. Otherwise what arctos_task_add
+/// returns except ARCTOS_BAD_TASK: a body that is not JSON is ARCTOS_BAD_ARGUMENT.
+///
+/// arctos_outcome tells whether the server carried it out: ARCTOS_CREATED that it did, ARCTOS_UNKNOWN that it may have.
+/// Any thread. Decisions 8 to 19 and 22 to 27 of docs/contract.md.
+///
+///     char *answer = NULL;
+///     arctos_code code = arctos_call(client, "/api/room/list", "{\"branch_code\":943}", NULL, &answer);
+///     printf("%s\n", code == ARCTOS_OK ? answer : arctos_code_name(code));
+///     arctos_free(answer);
+///
+/// # Safety
+/// `path`, `body_json` and `options_json` are NULL or NUL-terminated texts; `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_call(
+    client: *mut arctos_client,
+    path: *const c_char,
+    body_json: *const c_char,
+    options_json: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |call: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        let path = unsafe { input(path, "path") }?;
+        // SAFETY: the caller's promise.
+        let body = unsafe { input(body_json, "body_json") }?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { options(options_json) }?;
+        client.post(call, path, body, &options).map(Zeroizing::new)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Request, answer, work) }
+}
+
+/// Receives the events of the library, from arctos_set_log: `user` is what was given there, `level` is 1 error, 2
+/// warning, 3 information or 4 detail, `line` one JSON object in UTF-8, which is the library's and gone when the function
+/// returns.
+///
+/// It is called on the thread on which the event happens, from several threads at once where several call. It must
+/// return: an exception or longjmp out of it ends the process. It must not fork. Events that it causes itself are not
+/// told.
+///
+/// A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "elapsed_ms" (since the
+/// function was entered), "attempt", "address", "http_status", "code", "name", "outcome", "pause_ms", "field" and "note".
+/// New keys may come.
+///
+/// | event | level | what happened |
+/// |---|---|---|
+/// | attempt | 4 | a try begins |
+/// | connect | 4 | a connection stands |
+/// | reuse | 4 | a kept connection is used again |
+/// | answer | 3 | the server has answered, with this code and outcome |
+/// | retry | 2 | a try has failed, with this code and outcome, and another follows |
+/// | pause | 3 | before it, this long |
+/// | warning | 2 | a task has a field that is not documented, or the server's status is 2; the appointment goes on |
+/// | cancel | 2 | a call was cancelled |
+/// | failure | 1 | a call has failed: its code, and its outcome over all tries |
+///
+/// No line holds a token, the contents of a field, or the server's words.
+///
+///     static void ARCTOS_CALL write_line(void *user, int32_t level, const char *line)
+///     {
+///         fprintf((FILE *)user, "%s%s\n", level == 1 ? "ERROR " : "", line);
+///     }
+pub type arctos_log_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void, level: i32, line: *const c_char)>;
+
+/// Sets the function that receives the events of the library, one for the whole process, in the place of the one
+/// before.
+///
+/// `log`: the function, or NULL for none. `user`: yours, handed to it at each event; may be NULL.
+///
+/// `most`: the highest level that is told, 1 to 4. With 0 or less there is none, more than 4 is as 4.
+///
+/// Comes back when no other thread is inside a function that was set before: what that used may be released then. From
+/// within such a function itself it comes back at once. Any thread; it waits for as long as a function does not return.
+/// Decision 26 of docs/contract.md.
+///
+///     arctos_set_log(write_line, stderr, 3);
+///     arctos_task_add(client, task, NULL);
+///     arctos_set_log(NULL, NULL, 0);
+///
+/// # Safety
+/// `log` may be called with `user` from any thread until another was set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_set_log(log: arctos_log_fn, user: *mut c_void, most: i32) {
+    let user = User(user);
+    let callback = log.map(|log| -> log::Callback {
+        Arc::new(move |level, line| {
+            // A line is JSON and holds no NUL.
+            let line = memory::join(&[line, "\0"]);
+            if let Some(line) = line.ok().as_ref().and_then(|line| CStr::from_bytes_with_nul(line.as_bytes()).ok()) {
+                // SAFETY: the caller's promise.
+                unsafe { deliver(log, user.get(), level, line.as_ptr()) };
+            }
+        })
+    });
+    guarded(|| log::set(callback, most));
+}
+
+/// Calls a callback. What is thrown out of it ends the process here, before it can unwind the library.
+///
+/// # Safety
+/// As for the callback.
+unsafe extern "C" fn deliver(
+    log: unsafe extern "C-unwind" fn(*mut c_void, i32, *const c_char),
+    user: *mut c_void,
+    level: i32,
+    line: *const c_char,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { log(user, level, line) }
+}
+
+/// What the caller wants to get back, on whichever thread.
+struct User(*mut c_void);
+
+impl User {
+    fn get(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+// SAFETY: the library never follows the pointer; whom it is handed to has promised to be called from any thread.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
 
 /// Says what arctos_task_add would send, by the same rules, and sends nothing.
 ///
@@ -360,7 +568,7 @@ pub unsafe extern "C" fn arctos_task_add_with(
 pub unsafe extern "C" fn arctos_task_check(task_json: *const c_char, answer: *mut *mut c_char) -> arctos_code {
     // SAFETY: the caller's promise, twice.
     let work = |_: &Rc<Call>| contract::task_check(unsafe { input(task_json, "task_json") }?);
-    unsafe { border(false, answer, work) }
+    unsafe { border(Purpose::Local, answer, work) }
 }
 
 /// Reads one value out of a JSON text.
@@ -390,7 +598,7 @@ pub unsafe extern "C" fn arctos_json_get(
 ) -> arctos_code {
     // SAFETY: the caller's promise, three times.
     let work = |_: &Rc<Call>| json::get(unsafe { input(json, "json") }?, unsafe { input(pointer, "pointer") }?);
-    unsafe { border(false, answer, work) }
+    unsafe { border(Purpose::Local, answer, work) }
 }
 
 /// Puts a JSON value into a JSON text, in place. All else in the text stays as it is, digits, order and blanks.
@@ -426,7 +634,7 @@ pub unsafe extern "C" fn arctos_json_set(
     value_json: *const c_char,
 ) -> arctos_code {
     // SAFETY: the caller's promise, twice.
-    let value = || Ok(Zeroizing::new(unsafe { input(value_json, "value_json") }?.to_owned()));
+    let value = || Ok(memory::join(&[unsafe { input(value_json, "value_json") }?])?);
     unsafe { json_set(json, pointer, value) }
 }
 
@@ -451,7 +659,7 @@ pub unsafe extern "C" fn arctos_json_set_text(
     text: *const c_char,
 ) -> arctos_code {
     // SAFETY: the caller's promise, twice.
-    let value = || Ok(json::quoted(unsafe { input(text, "text") }?));
+    let value = || Ok(json::quoted(unsafe { input(text, "text") }?)?);
     unsafe { json_set(json, pointer, value) }
 }
 
@@ -498,7 +706,7 @@ pub unsafe extern "C" fn arctos_json_set_field(
         let encoding = unsafe { optional(encoding, "encoding") }?;
         // SAFETY: the caller's promise.
         let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) };
-        field::decode(data, encoding).map(json::quoted)
+        Ok(json::quoted(field::decode(data, encoding)?)?)
     };
     // SAFETY: the caller's promise.
     unsafe { json_set(json, pointer, value) }
@@ -581,18 +789,16 @@ unsafe fn json_set(
         let changed = if old.is_null() {
             json::set("{}", pointer, &value)?
         } else {
-            let text = texts::copy(old)
-                .ok_or_else(|| Failure::plain(Code::BadArgument, "json is not a living text of the library"))?;
-            json::set(&text, pointer, &value)?
+            json::set(&texts::copy(old)?, pointer, &value)?
         };
-        let new = texts::give(&changed).ok_or_else(|| Failure::plain(Code::Internal, "there is no memory"))?;
+        let new = texts::give(&changed).ok_or(NoMemory)?;
         // SAFETY: the caller's promise.
         unsafe { *target = new };
         texts::release(old);
         Ok(Zeroizing::new(String::new()))
     };
     // SAFETY: no answer is asked for.
-    unsafe { border(false, ptr::null_mut(), work) }
+    unsafe { border(Purpose::Local, ptr::null_mut(), work) }
 }
 
 /// The way of every function that hands over a text: panics stop here, and what the function says becomes a code
@@ -601,7 +807,7 @@ unsafe fn json_set(
 /// # Safety
 /// `answer` is NULL or may be written to.
 unsafe fn border(
-    appointment: bool,
+    purpose: Purpose,
     answer: *mut *mut c_char,
     work: impl FnOnce(&Rc<Call>) -> Result<Zeroizing<String>, Failure>,
 ) -> arctos_code {
@@ -609,9 +815,14 @@ unsafe fn border(
         // SAFETY: the caller's promise.
         unsafe { *answer = ptr::null_mut() };
     }
-    let call = Call::start(appointment);
+    let call = Call::start(purpose);
     let result =
         guarded(|| work(&call).map_err(|failure| failure.of(&call))).unwrap_or_else(|| Err(Failure::internal(&call)));
+    if let Err(failure) = &result
+        && purpose != Purpose::Local
+    {
+        guarded(|| client::report_end(&call, failure));
+    }
     let code = result.as_ref().err().map_or(Code::Ok, Failure::code);
     if !answer.is_null() {
         let text = guarded(|| match &result {
@@ -632,8 +843,7 @@ thread_local! {
 /// Runs work of the library; `None` when it panicked. Nothing of a panic reaches stderr, and a panic hook of the
 /// host goes on hearing of the host's own.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
+    fork::ready(|| {
         let hosts = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let resolver = std::thread::current().name().is_some_and(|name| name.starts_with("arctos-"));
@@ -675,6 +885,16 @@ unsafe fn optional<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str
     unsafe { input(text, name) }.map(Some)
 }
 
+/// The options of a call, which may be NULL.
+///
+/// # Safety
+/// As for [`input`].
+unsafe fn options(text: *const c_char) -> Result<Options, Failure> {
+    // SAFETY: the caller's promise.
+    let options = unsafe { optional(text, "options_json") }?.map(Options::read).transpose()?;
+    Ok(options.unwrap_or_default())
+}
+
 fn null(name: &str) -> Failure {
     Failure::plain(Code::BadArgument, format!("{name} is NULL"))
 }
@@ -693,7 +913,7 @@ mod tests {
                 }
                 panic!("planted, with a secret")
             };
-            let code = unsafe { border(true, &mut answer, work) };
+            let code = unsafe { border(Purpose::Appointment, &mut answer, work) };
             assert_eq!(code, Code::Internal.value());
             let text = unsafe { CStr::from_ptr(answer) }.to_str().unwrap();
             assert!(!text.contains("planted") && !text.contains("secret"));

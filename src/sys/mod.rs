@@ -1,5 +1,5 @@
-//! What is the platform's own: waiting for a socket, closing one by a reset, and starting a thread that is none of
-//! the host's business.
+//! What is the platform's own: waiting for sockets, what a fork does, and starting a thread that is none of the host's
+//! business.
 
 #[cfg(unix)]
 mod unix;
@@ -11,12 +11,23 @@ mod windows;
 #[cfg(windows)]
 use windows as platform;
 
-pub(crate) use platform::{reset_on_close, spawn, unsent, wait};
+pub(crate) use platform::{RawSocket, at_fork, close, disconnect, is_standard, raw, spawn, unsent, wait};
 
 use std::time::{Duration, Instant};
 
-/// The time left in milliseconds as poll takes it, rounded up so that nothing wakes before its time.
-fn poll_timeout(until: Instant) -> i32 {
+/// More sockets than these are not waited for at once.
+pub(crate) const MOST_WAITED: usize = 32;
+
+/// What a socket is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Read,
+    Write,
+    Either,
+}
+
+/// The time left, in units of a millisecond rounded up, so that nothing wakes before its time.
+fn milliseconds_left(until: Instant) -> i32 {
     let left = until.saturating_duration_since(Instant::now());
     let ms = (left + Duration::from_nanos(999_999)).as_millis();
     i32::try_from(ms).unwrap_or(i32::MAX)

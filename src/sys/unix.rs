@@ -1,18 +1,71 @@
 //! The Unix side.
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
-/// Waits until the socket can be read or written, or has failed. `false` when the time is over.
-pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) -> io::Result<bool> {
-    let events = if read { libc::POLLIN } else { 0 } | if write { libc::POLLOUT } else { 0 };
-    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+use super::{MOST_WAITED, Wish};
+
+/// What the system calls a socket.
+pub(crate) type RawSocket = RawFd;
+
+/// The system's number of a socket.
+pub(crate) fn raw(socket: &TcpStream) -> RawSocket {
+    socket.as_raw_fd()
+}
+
+/// Whether a socket has the number of standard input, output or error.
+pub(crate) fn is_standard(socket: &TcpStream) -> bool {
+    socket.as_raw_fd() <= libc::STDERR_FILENO
+}
+
+/// Closes a socket that nothing else here will close: an inherited one whose owner is not in this process.
+pub(crate) fn close(socket: RawSocket) {
+    // SAFETY: the caller's descriptor, which no living object of this process owns. Its failure would leave nothing to do.
+    unsafe { libc::close(socket) };
+}
+
+/// Ends a connection now, by a reset where its closing would be one. A close waits until no process has a copy of the
+/// descriptor any more, and a program that is just being started has copies of all.
+pub(crate) fn disconnect(socket: &TcpStream) {
+    // SAFETY: an address of all zeroes is of the family AF_UNSPEC, and has its own size.
+    unsafe {
+        let nobody: libc::sockaddr = std::mem::zeroed();
+        libc::connect(socket.as_raw_fd(), &raw const nobody, size_of::<libc::sockaddr>() as libc::socklen_t);
+    }
+}
+
+/// Has these called around every fork: before it, and after it in the parent and in the child.
+pub(crate) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) {
+    unsafe extern "C" {
+        fn pthread_atfork(
+            before: Option<extern "C" fn()>,
+            in_parent: Option<extern "C" fn()>,
+            in_child: Option<extern "C" fn()>,
+        ) -> libc::c_int;
+    }
+    // SAFETY: the functions stay as long as the process: the library is not unloaded. It fails when there is no memory
+    // for three pointers, and then a fork is what it was without it.
+    unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+}
+
+/// Waits until one of at most [`MOST_WAITED`] sockets is as it is wished, or has failed. `false` when the time is over.
+pub(crate) fn wait(sockets: &[&TcpStream], wish: Wish, until: Instant) -> io::Result<bool> {
+    let events = match wish {
+        Wish::Read => libc::POLLIN,
+        Wish::Write => libc::POLLOUT,
+        Wish::Either => libc::POLLIN | libc::POLLOUT,
+    };
+    let mut entries = [libc::pollfd { fd: -1, events, revents: 0 }; MOST_WAITED];
+    for (entry, socket) in entries.iter_mut().zip(sockets) {
+        entry.fd = socket.as_raw_fd();
+    }
     loop {
-        // SAFETY: one entry, which lives as long as the call; the descriptor is the borrowed socket's.
-        let ready = unsafe { libc::poll(&mut entry, 1, super::poll_timeout(until)) };
+        let count = sockets.len().min(MOST_WAITED) as libc::nfds_t;
+        // SAFETY: as many entries as are there, which live as long as the call; the descriptors are borrowed sockets'.
+        let ready = unsafe { libc::poll(entries.as_mut_ptr(), count, super::milliseconds_left(until)) };
         match ready {
             1.. => return Ok(true),
             0 if Instant::now() >= until => return Ok(false),
@@ -28,26 +81,12 @@ pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) 
 }
 
 /// Whether the system still holds output that the peer has not acknowledged, and would go on sending after a close.
-pub(crate) fn unsent(socket: &TcpStream) -> bool {
+/// `None` where it does not tell.
+pub(crate) fn unsent(socket: &TcpStream) -> Option<bool> {
     let mut count: libc::c_int = 0;
     // SAFETY: the request writes one int to the pointer that it is given.
     let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
-    asked != 0 || count > 0
-}
-
-/// Makes the closing of the socket a reset: whatever of its output the system still holds is dropped.
-pub(crate) fn reset_on_close(socket: &TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the pointer and the length are those of one `linger`; a failure changes nothing.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        );
-    }
+    (asked == 0).then_some(count > 0)
 }
 
 /// Starts a thread on which no signal is delivered: the host's handlers run on the host's threads.

@@ -1,26 +1,58 @@
 //! The Windows side.
 
 use std::io;
-use std::mem::size_of;
 use std::net::TcpStream;
 use std::os::windows::io::AsRawSocket;
+use std::ptr;
 use std::time::Instant;
 
-use windows_sys::Win32::Networking::WinSock::{
-    LINGER, POLLRDNORM, POLLWRNORM, SO_LINGER, SOCKET, SOCKET_ERROR, SOL_SOCKET, WSAPOLLFD, WSAPoll, setsockopt,
-};
+use windows_sys::Win32::Networking::WinSock::{FD_SET, SOCKET, SOCKET_ERROR, TIMEVAL, closesocket, select};
 
-fn handle(socket: &TcpStream) -> SOCKET {
-    socket.as_raw_socket() as SOCKET
+use super::{MOST_WAITED, Wish};
+
+/// What the system calls a socket.
+pub(crate) type RawSocket = std::os::windows::io::RawSocket;
+
+/// The system's number of a socket.
+pub(crate) fn raw(socket: &TcpStream) -> RawSocket {
+    socket.as_raw_socket()
 }
 
-/// Waits until the socket can be read or written, or has failed. `false` when the time is over.
-pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) -> io::Result<bool> {
-    let events = if read { POLLRDNORM } else { 0 } | if write { POLLWRNORM } else { 0 };
-    let mut entry = WSAPOLLFD { fd: handle(socket), events, revents: 0 };
+/// Sockets and standard streams have no numbers in common here.
+pub(crate) fn is_standard(_: &TcpStream) -> bool {
+    false
+}
+
+/// Closes a socket that nothing else here will close.
+pub(crate) fn close(socket: RawSocket) {
+    // SAFETY: the caller's socket, which no living object of this process owns.
+    unsafe { closesocket(socket as SOCKET) };
+}
+
+/// Here no other process has a copy of a socket: its closing ends the connection.
+pub(crate) fn disconnect(_: &TcpStream) {}
+
+/// There is no fork here.
+pub(crate) fn at_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
+
+/// Waits until one of at most [`MOST_WAITED`] sockets is as it is wished, or has failed. `false` when the time is over.
+///
+/// By `select`: `WSAPoll` does not tell of a connection that fails before Windows 10 of 2020.
+pub(crate) fn wait(sockets: &[&TcpStream], wish: Wish, until: Instant) -> io::Result<bool> {
+    let none = FD_SET { fd_count: 0, fd_array: [0; 64] };
+    let mut all = none;
+    for (place, socket) in all.fd_array.iter_mut().zip(sockets.iter().take(MOST_WAITED)) {
+        *place = socket.as_raw_socket() as SOCKET;
+        all.fd_count += 1;
+    }
     loop {
-        // SAFETY: one entry, which lives as long as the call; the handle is the borrowed socket's.
-        let ready = unsafe { WSAPoll(&mut entry, 1, super::poll_timeout(until)) };
+        let mut read = if wish == Wish::Write { none } else { all };
+        let mut write = if wish == Wish::Read { none } else { all };
+        let mut failed = all;
+        let ms = super::milliseconds_left(until);
+        let left = TIMEVAL { tv_sec: ms / 1000, tv_usec: ms % 1000 * 1000 };
+        // SAFETY: three sets and a time, which live as long as the call; the sockets are borrowed.
+        let ready = unsafe { select(0, set(&mut read), set(&mut write), set(&mut failed), &left) };
         match ready {
             SOCKET_ERROR => return Err(io::Error::last_os_error()),
             0 if Instant::now() >= until => return Ok(false),
@@ -30,18 +62,14 @@ pub(crate) fn wait(socket: &TcpStream, read: bool, write: bool, until: Instant) 
     }
 }
 
-/// Whether the system may still hold output that the peer has not acknowledged. It does not tell here.
-pub(crate) fn unsent(_: &TcpStream) -> bool {
-    true
+/// An empty set is not handed over: `select` refuses three of them only, but means none by none.
+fn set(set: &mut FD_SET) -> *mut FD_SET {
+    if set.fd_count == 0 { ptr::null_mut() } else { set }
 }
 
-/// Makes the closing of the socket a reset: whatever of its output the system still holds is dropped.
-pub(crate) fn reset_on_close(socket: &TcpStream) {
-    let linger = LINGER { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the pointer and the length are those of one `LINGER`; a failure changes nothing.
-    unsafe {
-        setsockopt(handle(socket), SOL_SOCKET, SO_LINGER, (&raw const linger).cast(), size_of::<LINGER>() as i32);
-    }
+/// Whether the system still holds output that the peer has not acknowledged. It does not tell here.
+pub(crate) fn unsent(_: &TcpStream) -> Option<bool> {
+    None
 }
 
 /// Starts a thread. There are no signals here that it could take from the host.

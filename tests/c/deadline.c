@@ -1,9 +1,11 @@
 /*
- * A host whose calls end at their deadline. It reports when each call returned, beside a thread that slept to the same
- * instant, and how many threads its process had that are not its own.
+ * A host whose calls end at their deadline, or are cancelled then. It reports when each call returned, beside a thread
+ * that slept to the same instant, and how many threads its process had that are not its own.
  *
- * Arguments: the deadline in milliseconds; how many threads call, perhaps none; how many calls each of them makes; how many bytes of
- * remark a task has; 1 if SIGALRM is to be sent all the time, or 0; configurations, which the threads take in turn.
+ * Arguments: the deadline in milliseconds; how many threads call, perhaps none; how many calls each of them makes; how
+ * many bytes of remark a task has; 1 if SIGALRM is to be sent all the time, or 0; what the sleeping thread does when it
+ * wakes: 0 nothing, 1 arctos_client_cancel, 2 arctos_call_cancel; 1 if each thread first makes an appointment that is
+ * none of its calls, or 0; configurations, which the threads take in turn.
  *
  * It prints, and words are separated by blanks:
  *   threads MOST AFTER       how many strange threads there were at most while the calls ran, and how many after them
@@ -54,8 +56,11 @@ struct caller {
     struct call calls[MOST_CALLS];
 };
 
+/* What the sleeping thread cancels. */
+enum { NOTHING, CLIENT, CALL };
+
 static int64_t deadline;
-static int calls, remark, running;
+static int calls, remark, running, cancels, first;
 static pthread_barrier_t ready, finished;
 static __thread int own;
 static volatile sig_atomic_t strange;
@@ -118,6 +123,23 @@ static arctos_client *new_client(const char *config)
     return client;
 }
 
+/* The id of a call. */
+static const char *call_id(char *id, const struct caller *caller, int call)
+{
+    sprintf(id, "C%d-%d", caller->number, call);
+    return id;
+}
+
+static void cancel(const struct caller *caller, int call)
+{
+    char id[32];
+
+    if (cancels == CLIENT)
+        CHECK(arctos_client_cancel(caller->client) == ARCTOS_OK);
+    if (cancels == CALL)
+        CHECK(arctos_call_cancel(caller->client, call_id(id, caller, call)) == ARCTOS_OK);
+}
+
 static void *sleep_until(void *argument)
 {
     struct caller *caller = argument;
@@ -132,6 +154,7 @@ static void *sleep_until(void *argument)
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) != 0)
             ;
         caller->woke = now();
+        cancel(caller, call);
         sem_post(&caller->woken);
     }
     pthread_barrier_wait(&finished);
@@ -141,6 +164,7 @@ static void *sleep_until(void *argument)
 static void *make_calls(void *argument)
 {
     struct caller *caller = argument;
+    char id[32], options[64];
     int64_t returned;
     sigset_t alarm;
     int call;
@@ -149,14 +173,21 @@ static void *make_calls(void *argument)
     sigemptyset(&alarm);
     sigaddset(&alarm, SIGALRM);
     pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+    if (first) {
+        char *task = new_task(caller->number, -1);
+
+        CHECK(arctos_task_add(caller->client, task, NULL) == ARCTOS_OK);
+        free(task);
+    }
     pthread_barrier_wait(&ready);
     for (call = 0; call < calls; call++) {
         struct call *made = &caller->calls[call];
         char *task = new_task(caller->number, call);
 
+        sprintf(options, "{\"call_id\":\"%s\"}", call_id(id, caller, call));
         caller->until = now() + deadline;
         sem_post(&caller->sleep);
-        made->code = arctos_task_add(caller->client, task, &made->answer);
+        made->code = arctos_task_add_with(caller->client, task, options, &made->answer);
         returned = now();
         while (sem_wait(&caller->woken) != 0)
             ;
@@ -223,15 +254,17 @@ int main(int count, char **arguments)
     sigset_t alarm;
     int index, call, number, storm, most = 0;
 
-    CHECK(count >= 6);
+    CHECK(count >= 8);
     deadline = atoll(arguments[1]) * 1000000;
     number = running = atoi(arguments[2]);
     calls = atoi(arguments[3]);
     remark = atoi(arguments[4]);
     storm = atoi(arguments[5]);
+    cancels = atoi(arguments[6]);
+    first = atoi(arguments[7]);
     CHECK(calls <= MOST_CALLS);
-    arguments += 6;
-    count -= 6;
+    arguments += 8;
+    count -= 8;
 
     /* Of the threads of this program only those that call take the signal; what they start takes it unless it says
      * otherwise. */

@@ -11,8 +11,15 @@ static int failed(const char *what)
     return 1;
 }
 
+static void ARCTOS_CALL count_lines(void *user, int32_t level, const char *line)
+{
+    if (level == 1 && strstr(line, "\"event\":\"failure\"") != NULL)
+        ++*(int *)user;
+}
+
 int main(void)
 {
+    int lines = 0;
     arctos_client *client = NULL;
     char *answer = NULL;
     char *task = NULL;
@@ -52,8 +59,22 @@ int main(void)
     code = arctos_task_add_with(client, task, "{\"timeout_ms\":1000,\"call_id\":\"c-1\"}", &answer);
     if (code != ARCTOS_BAD_TASK || strstr(answer, "\"call_id\":\"c-1\"") == NULL)
         return failed("arctos_task_add_with");
-
     arctos_free(answer);
+
+    /* No path leads out of the base URL. */
+    arctos_set_log(count_lines, &lines, 1);
+    code = arctos_call(client, "/../x", "{}", NULL, &answer);
+    arctos_set_log(NULL, NULL, 0);
+    if (code != ARCTOS_BAD_ARGUMENT || arctos_outcome(code, answer) != ARCTOS_NOT_CREATED)
+        return failed("arctos_call");
+    if (lines != 1)
+        return failed("arctos_set_log");
+    arctos_free(answer);
+    if (arctos_client_cancel(client) != ARCTOS_OK)
+        return failed("arctos_client_cancel");
+    if (arctos_call_cancel(client, "c-1") != ARCTOS_OK)
+        return failed("arctos_call_cancel");
+
     arctos_free(task);
     arctos_client_free(client);
     printf("%s\n", arctos_version());

@@ -1,8 +1,8 @@
 /*
- * Makes the same call again and again, and looks at its own process before and after: nothing may have grown. Linux
- * with glibc only, without its quick lists of freed blocks and with one heap for all threads. Arguments: the code that
- * every call must return, its outcome (-1: any), "kept" for one client or "fresh" for a new one each time, how many
- * calls, a configuration, a task.
+ * Makes the same call again and again, every other time with a log, and looks at its own process before and after:
+ * nothing may have grown. Linux with glibc only, without its quick lists of freed blocks and with one heap for all
+ * threads. Arguments: the code that every call must return, its outcome (-1: any), "kept" for one client or "fresh" for
+ * a new one each time, how many calls, a configuration, a task.
  */
 
 #define _GNU_SOURCE
@@ -92,10 +92,18 @@ static void add(arctos_client *client)
     arctos_free(answer);
 }
 
-static void call(arctos_client *kept)
+static void ARCTOS_CALL count_lines(void *user, int32_t level, const char *line)
 {
+    CHECK(level >= 1 && level <= 4 && line[0] == '{');
+    ++*(long *)user;
+}
+
+static void call(arctos_client *kept, int number)
+{
+    static long lines;
     arctos_client *client = kept != NULL ? kept : new_client();
 
+    arctos_set_log(number % 2 == 0 ? count_lines : NULL, &lines, 4);
     if (client != NULL)
         add(client);
     if (client != kept)
@@ -117,10 +125,10 @@ int main(int count, char **arguments)
     kept = strcmp(arguments[3], "kept") == 0 ? new_client() : NULL;
 
     for (count = 0; count < WARM_UP; count++)
-        call(kept);
+        call(kept, count);
     look(&before);
     for (count = 0; count < calls; count++)
-        call(kept);
+        call(kept, count);
     look(&after);
     arctos_client_free(kept);
 

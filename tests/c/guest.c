@@ -16,9 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char TASK[] =
-    "{\"business_id\":15,\"out_task_num\":\"GUEST\",\"task_type\":\"normal\",\"branch_code\":943,"
-    "\"room_type\":\"realtime\",\"video\":true}";
+#define TASK(number)                                                                                                  \
+    "{\"business_id\":15,\"out_task_num\":\"" number "\",\"task_type\":\"normal\",\"branch_code\":943,"              \
+    "\"room_type\":\"realtime\",\"video\":true}"
 
 #define MOST_SIGNALS 65
 #define MOST_VARIABLES 1024
@@ -104,7 +104,7 @@ static void misuse(void)
     arctos_free(text);
     CHECK(arctos_client_new("{\"base_url\":\"https://h\",\"tls\":{\"roots\":\"file\",\"ca_file\":\"/none\"}}", &client, NULL) ==
           ARCTOS_BAD_CONFIG);
-    CHECK(arctos_task_add((arctos_client *)12345, TASK, NULL) == ARCTOS_BAD_ARGUMENT);
+    CHECK(arctos_task_add((arctos_client *)12345, TASK("GUEST"), NULL) == ARCTOS_BAD_ARGUMENT);
     CHECK(arctos_task_check("\xff", &text) == ARCTOS_BAD_ARGUMENT);
     arctos_free(text);
     CHECK(arctos_task_check("[]", NULL) == ARCTOS_BAD_TASK);
@@ -119,25 +119,42 @@ static void call(const char *config, int made)
 {
     arctos_client *client = NULL;
     char *answer = NULL;
-    arctos_code code;
 
     CHECK(arctos_client_new(config, &client, &answer) == ARCTOS_OK);
     arctos_free(answer);
-    code = arctos_task_add(client, TASK, &answer);
-    CHECK((code == ARCTOS_OK) == made);
+    CHECK((arctos_task_add(client, TASK("GUEST-1"), &answer) == ARCTOS_OK) == made);
+    CHECK(answer != NULL);
+    arctos_free(answer);
+    /* Nothing is in flight. */
+    CHECK(arctos_client_cancel(client) == ARCTOS_OK);
+    CHECK(arctos_call_cancel(client, "c-1") == ARCTOS_OK);
+    CHECK((arctos_task_add_with(client, TASK("GUEST-2"), "{\"call_id\":\"c-1\"}", &answer) == ARCTOS_OK) == made);
+    CHECK(answer != NULL);
+    arctos_free(answer);
+    CHECK((arctos_call(client, "/api/x", "{\"out_task_num\":\"GUEST-3\"}", NULL, &answer) == ARCTOS_OK) == made);
     CHECK(answer != NULL);
     arctos_free(answer);
     arctos_client_free(client);
 }
 
+static void ARCTOS_CALL count_lines(void *user, int32_t level, const char *line)
+{
+    CHECK(level >= 1 && level <= 4 && line[0] == '{');
+    ++*(int *)user;
+}
+
 static void use(int count, char **arguments)
 {
     int index;
+    int lines = 0;
 
+    arctos_set_log(count_lines, &lines, 4);
     misuse();
     call(arguments[1], 1);
     for (index = 2; index < count; index++)
         call(arguments[index], 0);
+    arctos_set_log(NULL, NULL, 0);
+    CHECK(lines > 0);
 }
 
 static struct process before, after;

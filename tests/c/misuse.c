@@ -40,6 +40,7 @@ static char *new_text(const char *contents)
 static void client_works(arctos_client *client)
 {
     CHECK(arctos_client_set_token(client, "another-token", NULL) == ARCTOS_OK);
+    CHECK(arctos_client_cancel(client) == ARCTOS_OK);
 }
 
 /* Every function that takes a client answers that this is none. */
@@ -56,6 +57,13 @@ static void is_no_client(arctos_client *client)
     CHECK(arctos_outcome(code, answer) == ARCTOS_NOT_CREATED);
     CHECK(answer != NULL && strstr(answer, "\"outcome\":\"not_created\"") != NULL);
     arctos_free(answer);
+    code = arctos_call(client, "/api/room/list", "{}", NULL, &answer);
+    CHECK(code == ARCTOS_BAD_ARGUMENT);
+    CHECK(arctos_outcome(code, answer) == ARCTOS_NOT_CREATED);
+    CHECK(answer != NULL && strstr(answer, "client") != NULL);
+    arctos_free(answer);
+    CHECK(arctos_client_cancel(client) == ARCTOS_BAD_ARGUMENT);
+    CHECK(arctos_call_cancel(client, "c-1") == ARCTOS_BAD_ARGUMENT);
     arctos_client_free(client);
 }
 
@@ -183,6 +191,40 @@ static void clients_that_are_none(void *forbidden)
     arctos_client_free(living);
 }
 
+static int levels[5];
+
+static void ARCTOS_CALL note_level(void *user, int32_t level, const char *line)
+{
+    CHECK(user == levels && level >= 1 && level <= 4 && line[0] == '{');
+    levels[level]++;
+}
+
+/* A task without fields, against the levels that there are and those that there are not. */
+static void logs_of_no_level(void)
+{
+    static const int32_t none[] = {0, -1, INT32_MIN};
+    static const int32_t all[] = {5, 100, INT32_MAX};
+    arctos_client *client = new_client();
+    size_t index;
+
+    for (index = 0; index < sizeof none / sizeof *none; index++) {
+        arctos_set_log(note_level, levels, none[index]);
+        CHECK(arctos_task_add(client, "{}", NULL) == ARCTOS_BAD_TASK);
+        CHECK(levels[1] == 0);
+    }
+    for (index = 0; index < sizeof all / sizeof *all; index++) {
+        arctos_set_log(note_level, levels, all[index]);
+        CHECK(arctos_task_add(client, "{}", NULL) == ARCTOS_BAD_TASK);
+        CHECK(levels[1] == (int)index + 1);
+    }
+    /* Whatever belongs to no function stays where it is. */
+    arctos_set_log(NULL, levels, 4);
+    arctos_set_log(NULL, levels, 4);
+    CHECK(arctos_task_add(client, "{}", NULL) == ARCTOS_BAD_TASK);
+    CHECK(levels[1] == 3);
+    arctos_client_free(client);
+}
+
 int main(void)
 {
     /* Whoever reads or writes what stands here dies. */
@@ -199,5 +241,6 @@ int main(void)
     a_client_for_a_text();
     a_text_for_a_client();
     clients_that_are_none(forbidden);
+    logs_of_no_level();
     return 0;
 }

@@ -44,7 +44,8 @@ static void use(void)
     *(void **)&client_free = symbol("arctos_client_free");
     *(void **)&task_add = symbol("arctos_task_add");
     *(void **)&text_free = symbol("arctos_free");
-    CHECK(client_new("{\"base_url\":\"http://localhost:1\",\"token\":\"a-token\"}", &client, NULL) == ARCTOS_OK);
+    CHECK(client_new("{\"base_url\":\"http://localhost:1\",\"token\":\"a-token\",\"retries\":0}", &client, NULL) ==
+          ARCTOS_OK);
     CHECK(task_add(client,
                    "{\"business_id\":15,\"out_task_num\":\"N\",\"task_type\":\"normal\",\"branch_code\":943,"
                    "\"room_type\":\"realtime\",\"video\":true}",

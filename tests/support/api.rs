@@ -3,7 +3,7 @@
 //! Every text that the library hands over is checked here for what holds always: that it is valid
 //! UTF-8, that an error document names its own code, and that `arctos_outcome` reads from it what it says.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -11,7 +11,10 @@ use libloading::{Library, Symbol};
 use serde_json::Value;
 
 /// An opaque client, as C sees it.
-pub type Client = *mut std::ffi::c_void;
+pub type Client = *mut c_void;
+
+/// `arctos_log_fn`.
+pub type LogFn = unsafe extern "C" fn(*mut c_void, i32, *const c_char);
 
 /// `ARCTOS_NOT_CREATED`.
 pub const NOT_CREATED: i32 = 0;
@@ -29,7 +32,7 @@ macro_rules! codes {
 // Written down here once more on purpose: a code that changed its value must fail a test.
 codes! {
     OK = 0; BAD_ARGUMENT = -1; BAD_CONFIG = -2; BAD_TASK = -3; NO_VALUE = -4;
-    CONNECT = -10; TLS = -11; TIMEOUT = -12; BROKEN = -13;
+    CONNECT = -10; TLS = -11; TIMEOUT = -12; BROKEN = -13; CANCELLED = -14;
     FAILED = -20; FORBIDDEN = -21; NOT_FOUND = -22; REJECTED = -23; BUSY = -24;
     SERVER_ERROR = -25; BAD_RESPONSE = -26; INTERNAL = -99;
 }
@@ -45,7 +48,7 @@ macro_rules! functions {
         impl Functions {
             /// Loads the library at `path`; every function must be there.
             pub fn load(path: &Path) -> Functions {
-                // SAFETY: the library runs no code of its own when it is loaded, and the types below are
+                // SAFETY: all that the library does when it is loaded is to ask to be told of forks, and the types below are
                 // those of its header.
                 unsafe {
                     let library = Library::new(path)
@@ -77,6 +80,10 @@ functions! {
     task_add: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     task_check: fn(*const c_char, *mut *mut c_char) -> i32;
+    call: fn(Client, *const c_char, *const c_char, *const c_char, *mut *mut c_char) -> i32;
+    client_cancel: fn(Client) -> i32;
+    call_cancel: fn(Client, *const c_char) -> i32;
+    set_log: fn(Option<LogFn>, *mut c_void, i32);
     json_get: fn(*const c_char, *const c_char, *mut *mut c_char) -> i32;
     json_set: fn(*mut *mut c_char, *const c_char, *const c_char) -> i32;
     json_set_text: fn(*mut *mut c_char, *const c_char, *const c_char) -> i32;
@@ -207,6 +214,29 @@ impl Owned {
     pub fn add_with(&self, task: &str, options: &str) -> Reply {
         let (task, options) = (c(task), c(options));
         call(|answer| unsafe { (arctos().task_add_with)(self.0, task.as_ptr(), options.as_ptr(), answer) })
+    }
+
+    /// `arctos_call`.
+    pub fn call(&self, path: &str, body: &str) -> Reply {
+        let (path, body) = (c(path), c(body));
+        call(|answer| unsafe { (arctos().call)(self.0, path.as_ptr(), body.as_ptr(), std::ptr::null(), answer) })
+    }
+
+    /// `arctos_call` with options.
+    pub fn call_with(&self, path: &str, body: &str, options: &str) -> Reply {
+        let (path, body, options) = (c(path), c(body), c(options));
+        call(|answer| unsafe { (arctos().call)(self.0, path.as_ptr(), body.as_ptr(), options.as_ptr(), answer) })
+    }
+
+    /// `arctos_client_cancel`.
+    pub fn cancel(&self) -> i32 {
+        unsafe { (arctos().client_cancel)(self.0) }
+    }
+
+    /// `arctos_call_cancel`.
+    pub fn cancel_call(&self, call_id: &str) -> i32 {
+        let call_id = c(call_id);
+        unsafe { (arctos().call_cancel)(self.0, call_id.as_ptr()) }
     }
 
     /// `arctos_client_set_token`.

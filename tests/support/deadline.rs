@@ -1,25 +1,27 @@
-//! Calls that end at their deadline, made and measured by the host `tests/c/deadline.c`: a process of its own, so that
-//! its threads can be counted and its resolver replaced.
+//! Calls that end at their deadline, or are cancelled, made and measured by the host `tests/c/deadline.c`: a process of
+//! its own, so that its threads can be counted and its resolver replaced.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::api::{NOT_CREATED, Reply, TIMEOUT};
-use crate::expected::{Expected, TIMEOUT_NOT_CREATED, TIMEOUT_UNKNOWN};
+use crate::api::{CANCELLED, NOT_CREATED, Reply, TIMEOUT};
+use crate::expected::{CANCELLED_NOT_CREATED, CANCELLED_UNKNOWN, Expected, TIMEOUT_NOT_CREATED, TIMEOUT_UNKNOWN};
+use crate::http::Said;
 use crate::ledger::{Ledger, truth};
-use crate::server::{Script, Server};
+use crate::server::{Exchange, Script, Server};
 use crate::stage::{Table, config_tls, with};
 use crate::tls::{Authority, Identity, Version};
-use crate::tools::{Host, Running, cc, compiler, source, succeed};
+use crate::tools::{Host, Preload, Running};
 
 /// How far the median of calls may be from their deadline.
 const MEDIAN: Duration = Duration::from_millis(100);
+/// How far the median of calls may be from the instant at which they are cancelled.
+const MEDIAN_OF_CANCELS: Duration = Duration::from_millis(250);
 /// How much later than a thread that slept to the same instant any call may return.
 const BEYOND_CONTROL: Duration = Duration::from_secs(1);
 
@@ -39,12 +41,38 @@ pub struct Round {
     pub remark: usize,
     /// Whether SIGALRM is sent to the host all the time.
     pub signals: bool,
+    /// Whether the calls are cancelled, instead of a deadline of their own.
+    pub cancel: Option<Cancel>,
+    /// Whether each thread first makes an appointment that is none of these calls.
+    pub first: bool,
+    /// Further keys of the configurations.
+    pub keys: Value,
+}
+
+/// How the host cancels its calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// Each thread has a client of its own, all whose calls are cancelled.
+    Client,
+    /// All threads have one client, whose calls are cancelled by their ids.
+    Call,
 }
 
 impl Round {
     /// Twenty calls at once.
     pub fn of_twenty(deadline: Duration) -> Round {
-        Round { deadline, threads: 20, calls: 1, remark: 0, signals: false }
+        let (threads, calls, remark, signals) = (20, 1, 0, false);
+        Round { deadline, threads, calls, remark, signals, cancel: None, first: false, keys: json!({}) }
+    }
+
+    /// What ends a call of this phase.
+    fn end(&self, phase: Phase) -> String {
+        self.cancel.map_or_else(|| phase.limit.to_owned(), |cancel| format!("cancelled by {cancel:?}"))
+    }
+
+    /// A configuration for each client that this takes.
+    pub fn configs(&self, config: Value) -> Vec<Value> {
+        vec![config; if self.cancel == Some(Cancel::Client) { self.threads } else { 1 }]
     }
 }
 
@@ -62,7 +90,7 @@ pub struct Ended {
 /// The built host, and perhaps the resolver that is preloaded.
 pub struct Launcher {
     host: Host,
-    preload: Option<PathBuf>,
+    preload: Option<Preload>,
 }
 
 impl Launcher {
@@ -75,22 +103,24 @@ impl Launcher {
     /// Builds the host and the resolver that does what a name says, see `tests/c/resolver.c`.
     #[track_caller]
     pub fn with_resolver() -> Launcher {
-        let host = Host::new("deadline");
-        let library = host.folder().join("resolver.so");
-        let mut command = compiler(&cc());
-        command.args(["-std=gnu99", "-g", "-shared", "-fPIC", "-o"]).arg(&library);
-        succeed(command.arg(source("resolver")).args(["-ldl", "-lpthread"]));
-        Launcher { host, preload: Some(library) }
+        Launcher { host: Host::new("deadline"), preload: Some(Preload::new("resolver")) }
     }
 
     /// Starts a host, and waits until its calls have ended.
     pub fn run(&self, round: Round, configs: &[Value]) -> Caller {
         let mut command = self.host.command();
         command.arg(round.deadline.as_millis().to_string());
-        command.args([round.threads, round.calls, round.remark, usize::from(round.signals)].map(|one| one.to_string()));
+        let cancel = match round.cancel {
+            None => 0,
+            Some(Cancel::Client) => 1,
+            Some(Cancel::Call) => 2,
+        };
+        let (signals, first) = (usize::from(round.signals), usize::from(round.first));
+        let numbers = [round.threads, round.calls, round.remark, signals, cancel, first];
+        command.args(numbers.map(|one| one.to_string()));
         command.args(configs.iter().map(Value::to_string));
         if let Some(library) = &self.preload {
-            command.env("LD_PRELOAD", library);
+            command.env("LD_PRELOAD", library.path());
         }
         Caller::of(command.stdin(Stdio::piped()).stdout(Stdio::piped()), round)
     }
@@ -199,7 +229,7 @@ impl Caller {
         assert!(status.success(), "the host has failed: {status}");
     }
 
-    /// Whether each call ended at its deadline, with this code and outcome, in one try, and with these words in its
+    /// Whether each call ended at its deadline or its cancel, with this code and outcome, in one try, and with these words in its
     /// message: none of them earlier, half of them soon after it, and none much later than a thread that only slept.
     pub fn on_time(&self, expected: Expected, words: &str) -> Result<(), String> {
         let deadline = i64::try_from(self.round.deadline.as_nanos()).expect("a short time");
@@ -218,18 +248,22 @@ impl Caller {
             if document["attempts"] != 1 {
                 return Err(format!("not one attempt: {reply:?}"));
             }
-            if reply.code == TIMEOUT && !document["message"].as_str().is_some_and(|text| text.contains(words)) {
+            if [TIMEOUT, CANCELLED].contains(&reply.code)
+                && !document["message"].as_str().is_some_and(|text| text.contains(words))
+            {
                 return Err(format!("not the message of \"{words}\": {reply:?}"));
             }
             let elapsed = document["elapsed_ms"].as_i64().unwrap_or(-1);
-            if elapsed < deadline / 1_000_000 || elapsed > (deadline + late) / 1_000_000 {
+            // The clock of a call starts at its entry, which is no matter to who cancels it.
+            let least = if self.round.cancel.is_some() { 0 } else { deadline / 1_000_000 };
+            if elapsed < least || elapsed > (deadline + late) / 1_000_000 {
                 return Err(format!("returned {} after the deadline, and elapsed_ms says: {reply:?}", time(*late)));
             }
         }
         let mut late: Vec<i64> = self.calls.iter().map(|call| call.late).collect();
         late.sort_unstable();
         let median = late[late.len() / 2];
-        if median > nanoseconds(MEDIAN) {
+        if median > nanoseconds(if self.round.cancel.is_some() { MEDIAN_OF_CANCELS } else { MEDIAN }) {
             return Err(format!("the median is {} after the deadline", time(median)));
         }
         Ok(())
@@ -274,8 +308,13 @@ impl Left {
             if seen.len() != caller.calls.len() {
                 return Err(format!("{} connections for {} calls", seen.len(), caller.calls.len()));
             }
+            let open = |one: &Exchange| !one.plain.is_empty() && Said::read(&one.sent).is_none();
             for seen in &seen {
-                if (seen.request_bytes() == 0) != (expected.outcome == NOT_CREATED) || seen.fault.is_some() {
+                let wrong = match expected.outcome {
+                    NOT_CREATED => seen.exchanges.iter().any(open),
+                    _ => seen.request_bytes() == 0,
+                };
+                if wrong || seen.fault.is_some() {
                     return Err(format!(
                         "{} bytes of the request arrived; {:?}, {:?}",
                         seen.request_bytes(),
@@ -284,9 +323,10 @@ impl Left {
                     ));
                 }
             }
+            let tries: Vec<Exchange> = seen.into_iter().flat_map(|seen| seen.exchanges).collect();
             for call in &caller.calls {
                 let number = call.reply.json()["out_task_num"].as_str().unwrap_or_default().to_owned();
-                truth(&call.reply, ledger.made(&number), &seen).map_err(|wrong| format!("{number}: {wrong}"))?;
+                truth(&call.reply, ledger.made(&number), &tries).map_err(|wrong| format!("{number}: {wrong}"))?;
             }
             Ok(())
         };
@@ -309,10 +349,10 @@ impl Scheme {
     pub const ALL: [Scheme; 3] = [Scheme::Http, Scheme::Https(Version::Tls12), Scheme::Https(Version::Tls13)];
 }
 
-/// The part of a call in which its deadline comes, and what must be said of it.
+/// The part of a call in which its end comes, and what must be said of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Phase {
-    /// What was not done in time, as the message has it.
+    /// What was not done in time, as the message has it, or that it was cancelled.
     pub words: &'static str,
     /// The key of the configuration that sets the deadline. The other limits are far away.
     pub limit: &'static str,
@@ -329,6 +369,11 @@ impl Phase {
     pub const REQUEST: Phase = Phase::after("the server did not take the request");
     /// The answer does not come, or not whole.
     pub const ANSWER: Phase = Phase::after("no whole answer");
+
+    /// Cancelled when nothing of it had gone out, or all that had was refused.
+    pub const CANCELLED_BEFORE: Phase = Phase { expected: CANCELLED_NOT_CREATED, ..Phase::before("was cancelled") };
+    /// Cancelled when some of it had gone out.
+    pub const CANCELLED_AFTER: Phase = Phase { expected: CANCELLED_UNKNOWN, ..Phase::before("was cancelled") };
 
     const fn before(words: &'static str) -> Phase {
         Phase { words, limit: "timeout_ms", expected: TIMEOUT_NOT_CREATED }
@@ -372,20 +417,27 @@ impl Phases {
         let server = Server::start("127.0.0.1", tls);
         server.receive_buffer(RECEIVE_BUFFER);
         server.always(script);
-        let case = format!("{case}, {scheme:?}, {}", phase.limit);
+        let case = format!("{case}, {scheme:?}, {}", round.end(phase));
         let caller = self.judge(&case, round, config_tls(&server.base_url(), &authority), phase);
         self.left.extend(self.table.take(Left::behind(&case, phase.expected, caller, server)));
     }
 
     /// Calls to a host to which no connection is made.
     pub fn run_unconnected(&mut self, case: &str, round: Round, config: Value, phase: Phase) {
-        self.judge(&format!("{case}, {}", phase.limit), round, config, phase).end();
+        self.judge(&format!("{case}, {}", round.end(phase)), round, config, phase).end();
     }
 
     fn judge(&mut self, case: &str, round: Round, config: Value, phase: Phase) -> Caller {
         let milliseconds = u64::try_from(round.deadline.as_millis()).expect("a short time");
-        let caller = self.launcher.run(round, &[with(config, json!({ phase.limit: milliseconds }))]);
-        let words = format!("{} within {} ({milliseconds} ms)", phase.words, phase.limit);
+        let config = with(config, round.keys.clone());
+        let (config, words) = match round.cancel {
+            None => (
+                with(config, json!({ phase.limit: milliseconds })),
+                format!("{} within {} ({milliseconds} ms)", phase.words, phase.limit),
+            ),
+            Some(_) => (config, phase.words.to_owned()),
+        };
+        let caller = self.launcher.run(round.clone(), &round.configs(config));
         self.table.take(caller.on_time(phase.expected, &words).map_err(|wrong| format!("{case}: {wrong}")));
         let threads = match (caller.most_threads, caller.threads_after) {
             (0, 0) => Ok(()),
@@ -416,8 +468,8 @@ pub struct FullQueue {
 impl FullQueue {
     /// Listens and fills the queue. Port 0: one that the system gives.
     pub fn new(ip: &str, port: u16) -> FullQueue {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let ip: IpAddr = ip.parse().expect("an address");
+        let socket = Socket::new(Domain::for_address((ip, port).into()), Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(ip, port).into()).expect("a port");
         socket.listen(0).expect("a queue");
         let address = socket.local_addr().expect("an address").as_socket().expect("of the net");

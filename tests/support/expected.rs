@@ -25,6 +25,10 @@ pub const TLS_NOT_CREATED: Expected = expected(TLS, NOT_CREATED);
 pub const TIMEOUT_NOT_CREATED: Expected = expected(TIMEOUT, NOT_CREATED);
 /// The deadline came after the first byte of the request.
 pub const TIMEOUT_UNKNOWN: Expected = expected(TIMEOUT, UNKNOWN);
+/// Cancelled before the first byte of the request, or after all that went out was refused.
+pub const CANCELLED_NOT_CREATED: Expected = expected(CANCELLED, NOT_CREATED);
+/// Cancelled after the first byte of the request.
+pub const CANCELLED_UNKNOWN: Expected = expected(CANCELLED, UNKNOWN);
 /// The connection ended after the first byte of the request.
 pub const BROKEN_UNKNOWN: Expected = expected(BROKEN, UNKNOWN);
 /// The server said status 0.

@@ -87,6 +87,11 @@ pub fn success_body(number: &str) -> String {
     format!("{{ \"status\":1,\"message\" : \"success\",\n\t\"info\":{{\"task_num\":\"T-{number}\",\"zone\":null}} }}")
 }
 
+/// The whole answer that says that the appointment was made.
+pub fn success(number: &str) -> Vec<u8> {
+    answer("200 OK", Framing::Length, success_body(number).as_bytes())
+}
+
 /// The body that says that the appointment was refused.
 pub fn failure_body(message: &str) -> String {
     serde_json::json!({ "status": 0, "message": message }).to_string()
@@ -156,7 +161,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Reads the bytes of one connection; `None` unless a well-formed final head is whole.
+    /// Reads the bytes of one answer, and no further; `None` unless a well-formed final head is whole.
     pub fn read(mut sent: &[u8]) -> Option<Said> {
         loop {
             let end = find(sent, b"\r\n\r\n")?;

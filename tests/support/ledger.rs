@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::api::{CREATED, NOT_CREATED, OK, Reply, UNKNOWN};
 use crate::expected::NOT_CREATED_STATUS;
 use crate::http::Said;
-use crate::server::Seen;
+use crate::server::Exchange;
 
 /// How many times each `out_task_num` was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,9 +30,22 @@ impl Ledger {
     }
 }
 
-/// Whether a reply is true: `made` is what the ledger holds for its number, `seen` what its connections saw.
-pub fn truth(reply: &Reply, made: u32, seen: &[Seen]) -> Result<(), String> {
-    let request_bytes: usize = seen.iter().map(|seen| seen.request_bytes()).sum();
+/// Whether a reply is right in all that can be told from outside: `made` is what the ledger holds for its number,
+/// `tries` what came of the tries of its call, each of which reached the server.
+pub fn check(reply: &Reply, made: u32, tries: &[Exchange]) -> Result<(), String> {
+    if reply.code != OK && reply.json()["attempts"] != tries.len() {
+        return Err(format!("not the {} attempts that the server saw", tries.len()));
+    }
+    let longest = tries.iter().map(|one| &one.plain).max_by_key(|plain| plain.len());
+    if longest.is_some_and(|longest| tries.iter().any(|one| !longest.starts_with(&one.plain))) {
+        return Err("the bytes of a repeat are others".to_owned());
+    }
+    truth(reply, made, tries)
+}
+
+/// Whether a reply is true and says no `unknown` that could have been avoided: `made` is what the ledger holds for its
+/// number, `tries` what came of its call at the server.
+pub fn truth(reply: &Reply, made: u32, tries: &[Exchange]) -> Result<(), String> {
     if made > 1 {
         return Err(format!("made {made} times"));
     }
@@ -52,22 +65,32 @@ pub fn truth(reply: &Reply, made: u32, seen: &[Seen]) -> Result<(), String> {
     match (reply.outcome, made) {
         (NOT_CREATED, 1) => return Err("not_created, and the ledger holds the number".to_owned()),
         (CREATED, 0) => return Err("created, and the ledger does not hold the number".to_owned()),
+        (NOT_CREATED, _) if tries.iter().any(|one| one.request.is_some() && Said::read(&one.sent).is_none()) => {
+            return Err("not_created, and a whole request had no answer".to_owned());
+        }
+        (UNKNOWN, _) => {
+            // One try of which nobody can tell makes the whole call unknown.
+            let known: Option<Vec<String>> = tries.iter().map(nothing_done).collect();
+            if let Some(known) = known {
+                return Err(format!("unknown, and of {} tries: {}", tries.len(), known.join(", ")));
+            }
+        }
         _ => {}
     }
-    if reply.outcome == UNKNOWN {
-        if request_bytes == 0 {
-            return Err("unknown, and no byte of the request arrived".to_owned());
-        }
-        for said in seen.iter().filter_map(|seen| Said::read(&seen.sent)) {
-            if NOT_CREATED_STATUS.contains(&said.status) {
-                return Err(format!("unknown, and a whole head with {} arrived", said.status));
-            }
-            if said.status / 100 == 2 && said.body.as_deref().is_some_and(plainly_refused) {
-                return Err("unknown, and a whole status 0 without a number arrived".to_owned());
-            }
-        }
-    }
     Ok(())
+}
+
+/// Why a client must know that nothing came of a try, if it must.
+fn nothing_done(one: &Exchange) -> Option<String> {
+    if one.plain.is_empty() {
+        return Some("no byte of the request arrived".to_owned());
+    }
+    let said = Said::read(&one.sent)?;
+    if NOT_CREATED_STATUS.contains(&said.status) {
+        return Some(format!("a whole head with {} arrived", said.status));
+    }
+    let refused = said.status / 100 == 2 && said.body.as_deref().is_some_and(plainly_refused);
+    refused.then(|| "a whole status 0 without a number arrived".to_owned())
 }
 
 /// Whether a body says status 0 without a task number, and says it once.

@@ -2,18 +2,15 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::http::{Framing, answer, success_body};
+use crate::http::{Framing, answer};
 use crate::server::{Script, Server};
-use crate::stage::{config, config_tls};
+use crate::stage::{config, config_tls, with};
 use crate::tls::{Authority, Identity, Version};
 use crate::tools::Host;
 
-/// What [`Service`] gives every appointment for its number.
-pub const NUMBER: &str = "T-N";
-
-/// A server that makes every appointment.
+/// A server that makes every appointment, and keeps its connections until the client closes them.
 pub struct Service {
     server: Server,
     authority: Option<Authority>,
@@ -38,8 +35,7 @@ impl Service {
     }
 
     fn of(server: Server, authority: Option<Authority>) -> Service {
-        let whole = answer("200 OK", Framing::Length, success_body("N").as_bytes());
-        server.always(Script::made().send(whole).close());
+        server.always(Script::forever(Script::served()));
         Service { server, authority }
     }
 
@@ -53,10 +49,12 @@ impl Service {
         self.authority.as_ref().map(Authority::file)
     }
 
-    /// The configuration of a client that knows it by name, so that a thread of the library looks the name up.
-    pub fn config(&self) -> Value {
+    /// The configuration of a client that knows it by name, so that a thread of the library looks the name up, and
+    /// that keeps its connections for so long.
+    pub fn config(&self, idle_timeout_ms: u32) -> Value {
         let url = self.server.base_url_as("localhost");
-        self.authority.as_ref().map_or_else(|| config(&url), |authority| config_tls(&url, authority))
+        let config = self.authority.as_ref().map_or_else(|| config(&url), |authority| config_tls(&url, authority));
+        with(config, json!({ "idle_timeout_ms": idle_timeout_ms }))
     }
 
     /// Waits until its connections have ended: it must have made this appointment, once.
@@ -67,9 +65,9 @@ impl Service {
     }
 }
 
-/// Runs `guest`, a program of that name in `tests/c`, against each service: `run` is given its command with
-/// configurations with which a call succeeds, is refused, is shown a certificate of another authority, and reaches
-/// nobody.
+/// Runs `guest`, a program of that name in `tests/c`, against each service, with connections that are kept and without:
+/// `run` is given its command with configurations with which a call succeeds, is refused, is shown a certificate of
+/// another authority, and reaches nobody.
 #[track_caller]
 pub fn guests(guest: &Host, run: impl Fn(&mut Command)) {
     let failing = Server::plain();
@@ -79,10 +77,16 @@ pub fn guests(guest: &Host, run: impl Fn(&mut Command)) {
     strange.always(Script::request());
     let failures =
         [config(&failing.base_url()), config_tls(&strange.base_url(), &trusted), config("http://127.0.0.1:1")];
-    for service in Service::all() {
-        let mut command = guest.command();
-        command.arg(service.config().to_string()).args(failures.iter().map(Value::to_string));
-        run(&mut command);
-        service.made("GUEST");
+    for idle_timeout_ms in [0, 60_000] {
+        for service in Service::all() {
+            let mut command = guest.command();
+            command.arg(service.config(idle_timeout_ms).to_string()).args(failures.iter().map(Value::to_string));
+            run(&mut command);
+            for number in ["GUEST-1", "GUEST-2", "GUEST-3"] {
+                service.made(number);
+            }
+            let connections = service.server.connections();
+            assert_eq!(connections, if idle_timeout_ms == 0 { 3 } else { 1 });
+        }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use crate::api::{OK, Owned, Reply, task};
+use crate::deadline::Scheme;
 use crate::expected::Expected;
-use crate::ledger::truth;
-use crate::server::{Script, Seen, Server};
+use crate::http::Request;
+use crate::ledger::check;
+use crate::server::{Exchange, Script, Seen, Server};
 use crate::tls::{Authority, Identity, Version};
 
 /// The token that tests use.
@@ -28,15 +30,40 @@ pub struct Stage {
 pub struct Done {
     /// What the library returned.
     pub reply: Reply,
-    /// What the server saw.
-    pub seen: Seen,
+    /// What the server saw of each connection.
+    pub seen: Vec<Seen>,
     /// The task's number.
     pub number: String,
 }
 
-/// A configuration with this base URL, the token, and a deadline that no case comes near.
+impl Done {
+    /// What the server saw of the only connection.
+    #[track_caller]
+    pub fn only(&self) -> &Seen {
+        let [only] = self.seen.as_slice() else { panic!("{} connections", self.seen.len()) };
+        only
+    }
+
+    /// The only request.
+    #[track_caller]
+    pub fn request(&self) -> &Request {
+        let requests: Vec<&Request> = self.only().requests().collect();
+        let [only] = requests.as_slice() else { panic!("{} requests", requests.len()) };
+        only
+    }
+}
+
+/// A configuration with this base URL, the token, and a deadline that no case comes near. A call makes one try over a
+/// connection of its own, which ends with it: a test of anything else says so by keys of its own.
 pub fn config(base_url: &str) -> Value {
-    json!({ "base_url": base_url, "token": TOKEN, "timeout_ms": 50_000, "connect_timeout_ms": 50_000 })
+    json!({
+        "base_url": base_url,
+        "token": TOKEN,
+        "timeout_ms": 50_000,
+        "connect_timeout_ms": 50_000,
+        "retries": 0,
+        "idle_timeout_ms": 0,
+    })
 }
 
 /// `config` with further keys, or others.
@@ -78,6 +105,14 @@ impl Stage {
         Stage::of(server, client)
     }
 
+    /// Any scheme, with further keys.
+    pub fn over(scheme: Scheme, keys: Value) -> Stage {
+        match scheme {
+            Scheme::Http => Stage::http_with(keys),
+            Scheme::Https(version) => Stage::https_with(Identity::right(version), keys),
+        }
+    }
+
     /// A server and a client that a test made by itself.
     pub fn of(server: Server, client: Owned) -> Stage {
         Stage { client, server, calls: AtomicU32::new(0) }
@@ -98,6 +133,24 @@ impl Stage {
     pub fn attempt(&self, case: &str, expected: Expected, script: impl FnOnce(&str) -> Script) -> Result<Done, String> {
         let number = self.number();
         self.attempt_task(case, expected, &number, &task(&number), script(&number))
+    }
+
+    /// One case whose call goes on trying: its first connection goes by the first of the scripts that are made for its
+    /// number, its next one by the next.
+    #[track_caller]
+    pub fn run_tries(&self, case: &str, expected: Expected, tries: impl FnOnce(&str) -> Vec<Script>) -> Done {
+        self.attempt_tries(case, expected, tries).unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+
+    /// As `run_tries`, for tables.
+    pub fn attempt_tries(
+        &self,
+        case: &str,
+        expected: Expected,
+        tries: impl FnOnce(&str) -> Vec<Script>,
+    ) -> Result<Done, String> {
+        let number = self.number();
+        self.attempt_scripts(case, expected, &number, tries(&number), |client| client.add(&task(&number)))
     }
 
     /// One case with a task of its own.
@@ -127,41 +180,164 @@ impl Stage {
         script: Script,
         call: impl FnOnce(&Owned) -> Reply,
     ) -> Result<Done, String> {
-        let from = self.server.connections();
-        self.server.next(script);
-        let reply = call(&self.client);
-        let done = self.judge(from, number, expected, reply.clone());
-        done.map_err(|wrong| format!("{case}: {wrong}\n  expected {expected:?}\n  {reply:?}"))
+        self.attempt_scripts(case, expected, number, vec![script], call)
     }
 
-    /// Checks a call that has just returned and was the only one, and waits until its connection has ended.
-    fn judge(&self, from: usize, number: &str, expected: Expected, reply: Reply) -> Result<Done, String> {
-        self.server.await_connections(from + 1)?;
-        let at_return = self.server.arrived(from);
+    /// One case with a script for each connection that its call makes.
+    fn attempt_scripts(
+        &self,
+        case: &str,
+        expected: Expected,
+        number: &str,
+        scripts: Vec<Script>,
+        call: impl FnOnce(&Owned) -> Reply,
+    ) -> Result<Done, String> {
+        let from = self.server.connections();
+        let connections = scripts.len();
+        scripts.into_iter().for_each(|script| self.server.next(script));
+        let reply = call(&self.client);
+        let seen = self.judge(from, connections, number, expected, &reply);
+        let seen = seen.map_err(|wrong| format!("{case}: {wrong}\n  expected {expected:?}\n  {reply:?}"))?;
+        Ok(Done { reply, seen, number: number.to_owned() })
+    }
+
+    /// Checks a call that has just returned and was the only one, and waits until its connections have ended.
+    fn judge(
+        &self,
+        from: usize,
+        connections: usize,
+        number: &str,
+        expected: Expected,
+        reply: &Reply,
+    ) -> Result<Vec<Seen>, String> {
+        let at_return = self.server.brought(from);
         self.server.release();
         let seen = self.server.settle(from)?;
-        let [only] = seen.as_slice() else { return Err(format!("{} connections", seen.len())) };
-        let context = || {
-            let (note, raw, request) = (&only.note, only.raw, only.request_bytes());
-            format!("the server read {raw} bytes, of the request {request}, note {note:?}")
-        };
-        if let Some(fault) = &only.fault {
-            return Err(format!("{fault}; {}", context()));
+        if seen.len() != connections {
+            return Err(format!("{} connections instead of {connections}", seen.len()));
         }
-        if let [Some(at_return)] = at_return[..]
-            && only.raw > at_return
-        {
-            return Err(format!("{} bytes arrived after the call had returned", only.raw - at_return));
+        nothing_followed(&at_return, &seen)?;
+        let tries: Vec<Exchange> = seen.iter().flat_map(|seen| seen.exchanges.clone()).collect();
+        judge(reply, expected, self.server.ledger().made(number), &tries).map_err(|wrong| {
+            let notes: Vec<_> = seen.iter().map(|seen| (seen.raw, seen.request_bytes(), &seen.note)).collect();
+            format!("{wrong}; the server read (bytes, of them of requests, note) {notes:?}")
+        })?;
+        Ok(seen)
+    }
+}
+
+/// Checks one call: what it returned, and what came of its tries at the server.
+fn judge(reply: &Reply, expected: Expected, made: u32, tries: &[Exchange]) -> Result<(), String> {
+    check(reply, made, tries)?;
+    if (reply.code, reply.outcome) != (expected.code, expected.outcome) {
+        return Err("another code or outcome".to_owned());
+    }
+    Ok(())
+}
+
+/// Checks connections that have ended: nothing has come since they had brought so many bytes, and nothing that the
+/// client must not do.
+fn nothing_followed(brought: &[u64], seen: &[Seen]) -> Result<(), String> {
+    for (index, seen) in seen.iter().enumerate() {
+        if let Some(fault) = &seen.fault {
+            return Err(format!("{fault}, on connection {index}"));
         }
-        // One connection is one try.
-        if reply.code != OK && reply.json()["attempts"] != 1 {
-            return Err(format!("not one attempt; {}", context()));
+        match brought.get(index) {
+            None => return Err(format!("connection {index} was made after the call had returned")),
+            Some(brought) if seen.raw > *brought => {
+                return Err(format!("{} bytes arrived after the call had returned", seen.raw - brought));
+            }
+            Some(_) => {}
         }
-        truth(&reply, self.server.ledger().made(number), &seen).map_err(|wrong| format!("{wrong}; {}", context()))?;
-        if (reply.code, reply.outcome) != (expected.code, expected.outcome) {
-            return Err(format!("another code or outcome; {}", context()));
+    }
+    Ok(())
+}
+
+/// Several calls of one client, one after another, over connections that may be kept. All is judged at the end, when
+/// the client has been freed and the connections have ended; until then the scripts go at the test's own pace.
+pub struct Calls {
+    stage: Stage,
+    calls: Vec<Call>,
+    wrong: Vec<String>,
+}
+
+/// One of [`Calls`].
+struct Call {
+    number: String,
+    expected: Expected,
+    reply: Reply,
+    /// How many bytes each connection had brought before the call.
+    before: Vec<u64>,
+    /// How many when it had returned.
+    after: Vec<u64>,
+}
+
+impl Call {
+    /// Whether the exchange, on the connection with this index, was one of this call's tries.
+    fn made(&self, index: usize, exchange: &Exchange) -> bool {
+        if exchange.plain.is_empty() {
+            return (self.before.len()..self.after.len()).contains(&index);
         }
-        Ok(Done { reply, seen: only.clone(), number: number.to_owned() })
+        let before = self.before.get(index).copied().unwrap_or(0);
+        self.after.get(index).is_some_and(|after| before < exchange.at && exchange.at <= *after)
+    }
+}
+
+impl Calls {
+    /// No call yet.
+    pub fn of(stage: Stage) -> Calls {
+        Calls { stage, calls: Vec::new(), wrong: Vec::new() }
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.stage.server
+    }
+
+    /// One more call. A success must be the one that belongs to its number, see [`success`](crate::http::success).
+    pub fn call(&mut self, number: &str, expected: Expected) -> Reply {
+        self.call_by(number, expected, |client| client.add(&task(number)))
+    }
+
+    /// One more call, which the test makes itself.
+    pub fn call_by(&mut self, number: &str, expected: Expected, call: impl FnOnce(&Owned) -> Reply) -> Reply {
+        let before = self.server().brought(0);
+        let quiet = self.calls.last().is_none_or(|last| last.after == before);
+        if !quiet {
+            self.wrong.push(format!("before {number}: something arrived though there was no call"));
+        }
+        let reply = call(&self.stage.client);
+        let after = self.server().brought(0);
+        let call = Call { number: number.to_owned(), expected, reply: reply.clone(), before, after };
+        self.calls.push(call);
+        reply
+    }
+
+    /// Frees the client, waits until its connections have ended, and checks all calls: what the server saw of each
+    /// connection.
+    #[track_caller]
+    pub fn end(self) -> Vec<Seen> {
+        let Calls { stage: Stage { client, server, .. }, calls, mut wrong } = self;
+        drop(client);
+        server.release();
+        let seen = server.settle(0).unwrap_or_else(|open| panic!("the client is freed, and {open}; {wrong:?}"));
+        let last = calls.last().expect("a call");
+        wrong.extend(nothing_followed(&last.after, &seen).err());
+        for call in &calls {
+            let on = |(index, seen): (usize, &Seen)| {
+                let tries = seen.exchanges.iter().filter(move |exchange| call.made(index, exchange));
+                tries.cloned().collect::<Vec<_>>()
+            };
+            let tries: Vec<Exchange> = seen.iter().enumerate().flat_map(on).collect();
+            let Call { number, expected, reply, .. } = call;
+            let mut judged = judge(reply, *expected, server.ledger().made(number), &tries);
+            if reply.code == OK && reply.json()["info"]["task_num"] != format!("T-{number}") {
+                judged = Err("the answer is that of another call".to_owned());
+            }
+            wrong.extend(judged.err().map(|what| format!("{number}: {what}\n  expected {expected:?}\n  {reply:?}")));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        seen
     }
 }
 

@@ -5,18 +5,37 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Waits until the socket has something to read, an end, or an error; `false` when the time is over.
-pub fn wait_readable(socket: &TcpStream, most: Duration) -> bool {
+/// Waits until the socket has something to read, a connection, an end, or an error; `false` when the time is over.
+pub fn wait_readable(socket: &impl AsRawFd, most: Duration) -> bool {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let most = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: one valid pollfd, which lives through the call.
     unsafe { libc::poll(&mut poll, 1, most) == 1 }
 }
 
+/// Whether the other side has reset the connection, and nobody was told yet.
+pub fn is_reset(socket: &impl AsRawFd) -> bool {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: as above.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 && poll.revents & libc::POLLERR != 0 }
+}
+
 /// Reads what is there now: `None` when nothing is, `Some(0)` at the end of the stream.
 pub fn receive_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    receive(socket, buffer, libc::MSG_DONTWAIT)
+}
+
+/// The first bytes of what is there now, which stay where they are.
+pub fn peek(socket: &TcpStream, count: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; count];
+    let count = receive(socket, &mut buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)?;
+    buffer.truncate(count.unwrap_or(0));
+    Ok(buffer)
+}
+
+fn receive(socket: &TcpStream, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Option<usize>> {
     // SAFETY: the buffer is valid for its length.
-    let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
     match usize::try_from(count) {
         Ok(count) => Ok(Some(count)),
         Err(_) => match io::Error::last_os_error() {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -82,6 +82,44 @@ impl Drop for Running {
     }
 }
 
+/// A program that says how far it has come, and waits to be told to go on.
+pub struct Talker {
+    process: Running,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Talker {
+    /// Starts the program.
+    pub fn of(command: &mut Command) -> Talker {
+        let mut process = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts"));
+        let input = process.0.stdin.take().expect("a pipe");
+        let output = BufReader::new(process.0.stdout.take().expect("a pipe"));
+        Talker { process, input, output }
+    }
+
+    /// Waits until it says this word.
+    #[track_caller]
+    pub fn says(&mut self, word: &str) {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("text");
+        assert_eq!(line.trim_end(), word);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&mut self) {
+        self.input.write_all(b"\n").expect("it listens");
+    }
+
+    /// Waits until it has ended, which must be well.
+    #[track_caller]
+    pub fn ends(mut self) {
+        drop(self.input);
+        let status = self.process.0.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
 /// A C program that uses the library, in a folder of its own.
 pub struct Host {
     folder: TempDir,
@@ -130,5 +168,27 @@ impl Host {
     pub fn run(&self, arguments: &[&str]) {
         let output = succeed(self.command().args(arguments));
         assert_eq!(both(&output), "", "it must print nothing");
+    }
+}
+
+/// A C library that stands before the system's where it is preloaded.
+pub struct Preload {
+    folder: TempDir,
+}
+
+impl Preload {
+    /// Builds one of `tests/c`.
+    #[track_caller]
+    pub fn new(name: &str) -> Preload {
+        let preload = Preload { folder: TempDir::new().expect("a folder") };
+        let mut command = compiler(&cc());
+        command.args(["-std=gnu99", "-g", "-shared", "-fPIC", "-o"]).arg(preload.path());
+        succeed(command.arg(source(name)).args(["-ldl", "-lpthread"]));
+        preload
+    }
+
+    /// What `LD_PRELOAD` names.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("preload.so")
     }
 }

@@ -16,6 +16,7 @@ from ._errors import (
     BadTask,
     Broken,
     Busy,
+    Cancelled,
     Connect,
     Failed,
     Forbidden,
@@ -29,6 +30,7 @@ from ._errors import (
     Tls,
 )
 from ._library import LoadError
+from ._log import set_log
 
 __all__ = [
     "ArctosError",
@@ -38,6 +40,7 @@ __all__ = [
     "BadTask",
     "Broken",
     "Busy",
+    "Cancelled",
     "Client",
     "Connect",
     "Failed",
@@ -52,6 +55,7 @@ __all__ = [
     "Timeout",
     "Tls",
     "abi_version",
+    "set_log",
     "task_check",
     "version",
 ]

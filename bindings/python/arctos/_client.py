@@ -38,6 +38,11 @@ class Client:
         tls: Mapping[str, Any] | None = None,
         strict: bool | None = None,
         user_agent: str | None = None,
+        retries: int | None = None,
+        retry_503: bool | None = None,
+        server_dedupes: bool | None = None,
+        connections: int | None = None,
+        idle_timeout_ms: int | None = None,
         keep_bodies: bool | None = None,
     ) -> None:
         config = {
@@ -50,6 +55,11 @@ class Client:
             "tls": None if tls is None else dict(tls),
             "strict": strict,
             "user_agent": user_agent,
+            "retries": retries,
+            "retry_503": retry_503,
+            "server_dedupes": server_dedupes,
+            "connections": connections,
+            "idle_timeout_ms": idle_timeout_ms,
             "keep_bodies": keep_bodies,
         }
         given = {key: value for key, value in config.items() if value is not None}
@@ -76,24 +86,47 @@ class Client:
         nothing: treat it as UNKNOWN.
         """
         text = _encode_task(task, fields)
-        reply = self._library.call(self._library.task_add, self._handle, text)
-        if reply.code != _codes.OK:
-            raise _failure(self._library, reply, reply.outcome)
-        answer = _decode_object(reply.text)
-        if answer is None:
-            raise BadResponse(
-                "the appointment was made, but its answer is too deeply nested, or there was no memory to hold it",
-                _codes.BAD_RESPONSE,
-                _codes.NAMES[_codes.BAD_RESPONSE],
-                Outcome.CREATED,
-            )
-        return answer
+        return self._answer(self._library.call(self._library.task_add, self._handle, text))
+
+    def task_add_with(
+        self, task: Task, /, *, timeout_ms: int | None = None, call_id: str | None = None
+    ) -> dict[str, Any]:
+        """``task_add`` with options for this call: ``timeout_ms`` in place of the client's, and a ``call_id`` of
+        your own for the log, for ``details`` and for ``cancel_call``. Raises BadArgument for a wrong one."""
+        text = _encode_task(task, {})
+        options = _encode_options(timeout_ms, call_id)
+        return self._answer(self._library.call(self._library.task_add_with, self._handle, text, options))
+
+    def call(
+        self, path: str, body: Any, *, timeout_ms: int | None = None, call_id: str | None = None
+    ) -> dict[str, Any]:
+        """Asks the server for anything else: POSTs a body to a path below ``base_url``, and gives the answer.
+
+        The body is a JSON text where it is a str, and otherwise a value that is written as JSON.
+
+        Raises ArctosError, whose ``outcome`` says whether the server carried it out; see ``task_add``.
+        """
+        where = _utf8(_text(path, "the path"), "the path", _codes.BAD_ARGUMENT)
+        if isinstance(body, str):
+            text = _utf8(body, "the body", _codes.BAD_ARGUMENT)
+        else:
+            text = _encode(dict(body) if isinstance(body, Mapping) else body, "the body", _codes.BAD_ARGUMENT)
+        options = _encode_options(timeout_ms, call_id)
+        return self._answer(self._library.call(self._library.post, self._handle, where, text, options))
+
+    def cancel(self) -> None:
+        """Ends every call of the client that another thread is in: each raises Cancelled, whose ``outcome`` says
+        whether the appointment may have been made. Later calls are not affected."""
+        self._cancelled(self._library.client_cancel(self._handle))
+
+    def cancel_call(self, call_id: str) -> None:
+        """Ends the calls with this ``call_id``, as ``cancel`` ends all. One that is not in flight is no error."""
+        text = _utf8(_text(call_id, "the call_id"), "the call_id", _codes.BAD_ARGUMENT)
+        self._cancelled(self._library.call_cancel(self._handle, text))
 
     def set_token(self, token: str) -> None:
         """Replaces the token for the calls that begin from now on. Raises BadArgument; the old token then stays."""
-        if not isinstance(token, str):
-            raise TypeError(f"the token must be a str, not {type(token).__name__}")
-        text = _utf8(token, "the token", _codes.BAD_ARGUMENT)
+        text = _utf8(_text(token, "the token"), "the token", _codes.BAD_ARGUMENT)
         reply = self._library.call(self._library.client_set_token, self._handle, text)
         if reply.code != _codes.OK:
             raise _failure(self._library, reply, Outcome.NOT_CREATED)
@@ -101,6 +134,25 @@ class Client:
     def close(self) -> None:
         """Releases the client; calls that other threads are in go on to their end. Closing again does nothing."""
         self._release()
+
+    def _answer(self, reply: _library.Reply) -> dict[str, Any]:
+        if reply.code != _codes.OK:
+            raise _failure(self._library, reply, reply.outcome)
+        answer = _decode_object(reply.text)
+        if answer is None:
+            raise BadResponse(
+                "the server did it, but its answer is too deeply nested, or there was no memory to hold it",
+                _codes.BAD_RESPONSE,
+                _codes.NAMES[_codes.BAD_RESPONSE],
+                Outcome.CREATED,
+            )
+        return answer
+
+    def _cancelled(self, code: int) -> None:
+        if code == _codes.BAD_ARGUMENT:
+            raise refusal(code, "the client was closed")
+        if code != _codes.OK:
+            raise failure(code, self._library.code_name(code), None, Outcome.NOT_CREATED)
 
     def __enter__(self) -> Client:
         return self
@@ -174,7 +226,19 @@ def _encode_task(task: Task | None, fields: dict[str, Any]) -> bytes:
     raise TypeError(f"the task must be a mapping or a JSON text, not {type(task).__name__}")
 
 
-def _encode(value: dict[str, Any], what: str, code: int) -> bytes:
+def _encode_options(timeout_ms: int | None, call_id: str | None) -> bytes | None:
+    options = {"timeout_ms": timeout_ms, "call_id": call_id}
+    given = {key: value for key, value in options.items() if value is not None}
+    return _encode(given, "the options", _codes.BAD_ARGUMENT) if given else None
+
+
+def _text(value: str, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+    return value
+
+
+def _encode(value: Any, what: str, code: int) -> bytes:
     try:
         text = _json.encode(value)
     except (ValueError, RecursionError) as error:

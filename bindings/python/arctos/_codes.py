@@ -18,6 +18,7 @@ NAMES: dict[int, str] = {
     -11: "ARCTOS_TLS",
     -12: "ARCTOS_TIMEOUT",
     -13: "ARCTOS_BROKEN",
+    -14: "ARCTOS_CANCELLED",
     -20: "ARCTOS_FAILED",
     -21: "ARCTOS_FORBIDDEN",
     -22: "ARCTOS_NOT_FOUND",

@@ -10,7 +10,7 @@ from . import _codes, _json
 
 
 class Outcome(enum.IntEnum):
-    """Whether the appointment was made. Not zero means that one may exist."""
+    """Whether the appointment was made, or what ``call`` asked for was done. Not zero means that it may be."""
 
     NOT_CREATED = 0
     CREATED = 1
@@ -28,8 +28,8 @@ class ArctosError(Exception):
     name: str
     """The code's name, such as ``ARCTOS_TIMEOUT``."""
     outcome: Outcome
-    """Whether the failed call made an appointment. Only ``task_add`` sends anything: failures of
-    everything else are NOT_CREATED."""
+    """Whether the failed call made an appointment; of ``call``, whether the server carried it out. Failures of
+    what sends nothing are NOT_CREATED."""
     details: dict[str, Any]
     """The library's error document; empty when there is none."""
 
@@ -49,7 +49,8 @@ class ArctosError(Exception):
 
     @property
     def attempts(self) -> int:
-        """How many times the request was tried; 0 when the failure came before the first try."""
+        """How many times the request was tried; 0 when the failure came before the first try. ``outcome``
+        speaks of all of them."""
         attempts = self.details.get("attempts", 0)
         return attempts if isinstance(attempts, int) else 0
 
@@ -97,6 +98,10 @@ class Broken(ArctosError):
     """The connection was reset or closed before the answer was whole."""
 
 
+class Cancelled(ArctosError):
+    """``cancel`` or ``cancel_call`` ended the call; ``outcome`` says whether the request had gone out."""
+
+
 class Failed(ArctosError):
     """The server refused the appointment; ``details["server_message"]`` says why."""
 
@@ -114,7 +119,7 @@ class Rejected(ArctosError):
 
 
 class Busy(ArctosError):
-    """HTTP 429 (not created) or 503 (unknown)."""
+    """HTTP 429 (not created) or 503 (unknown; with ``retry_503`` not created)."""
 
 
 class ServerError(ArctosError):

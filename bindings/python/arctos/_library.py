@@ -32,6 +32,24 @@ class Reply(NamedTuple):
     outcome: Outcome
 
 
+LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p)
+"""``arctos_log_fn``."""
+
+
+class _Interrupts(threading.local):
+    """Ctrl-C that came inside a callback, where it could reach nobody: it is raised when the call has ended."""
+
+    held: KeyboardInterrupt | None = None
+
+    def raise_held(self) -> None:
+        held, self.held = self.held, None
+        if held is not None:
+            raise held
+
+
+interrupts = _Interrupts()
+
+
 class Library:
     """The C functions, with the types of ``arctos.h``."""
 
@@ -60,6 +78,11 @@ class Library:
         self.client_free = self._function("arctos_client_free", None, client)
         self.client_set_token = self._function("arctos_client_set_token", ctypes.c_int32, client, text, out)
         self.task_add = self._function("arctos_task_add", ctypes.c_int32, client, text, out)
+        self.task_add_with = self._function("arctos_task_add_with", ctypes.c_int32, client, text, text, out)
+        self.client_cancel = self._function("arctos_client_cancel", ctypes.c_int32, client)
+        self.call_cancel = self._function("arctos_call_cancel", ctypes.c_int32, client, text)
+        self.post = self._function("arctos_call", ctypes.c_int32, client, text, text, text, out)
+        self.set_log = self._function("arctos_set_log", None, LogFunction, ctypes.c_void_p, ctypes.c_int32)
         self.task_check = self._function("arctos_task_check", ctypes.c_int32, text, out)
 
     def _function(self, name: str, result: Any, *arguments: Any) -> Any:
@@ -88,6 +111,7 @@ class Library:
             text = None if answer.value is None else ctypes.string_at(answer.value).decode("utf-8")
         finally:
             self._free(answer)
+        interrupts.raise_held()
         return Reply(code, text, outcome)
 
 

@@ -10,6 +10,9 @@ static int32_t next_outcome;
 static char *next_text;
 static int texts;
 static int clients;
+static char last_options[256];
+static void (*log_function)(void *, int32_t, const char *);
+static int32_t log_most;
 
 void fake_next(int32_t code, const char *text, int32_t outcome)
 {
@@ -21,6 +24,14 @@ void fake_next(int32_t code, const char *text, int32_t outcome)
 
 int fake_texts(void) { return texts; }
 int fake_clients(void) { return clients; }
+const char *fake_options(void) { return last_options; }
+
+/* Tells an event, as far as the log wants it. */
+void fake_event(int32_t level, const char *line)
+{
+    if (log_function != NULL && level <= log_most)
+        log_function(NULL, level, line);
+}
 
 static int32_t reply(char **answer)
 {
@@ -77,6 +88,39 @@ int32_t arctos_task_add(void *client, const char *task, char **answer)
 {
     (void)client, (void)task;
     return reply(answer);
+}
+
+int32_t arctos_task_add_with(void *client, const char *task, const char *options, char **answer)
+{
+    (void)client, (void)task;
+    strncpy(last_options, options == NULL ? "NULL" : options, sizeof last_options - 1);
+    fake_event(1, "{\"event\":\"failure\"}");
+    return reply(answer);
+}
+
+int32_t arctos_call(void *client, const char *path, const char *body, const char *options, char **answer)
+{
+    (void)path;
+    return arctos_task_add_with(client, body, options, answer);
+}
+
+int32_t arctos_client_cancel(void *client)
+{
+    (void)client;
+    return next_code;
+}
+
+int32_t arctos_call_cancel(void *client, const char *call_id)
+{
+    (void)client, (void)call_id;
+    return next_code;
+}
+
+void arctos_set_log(void (*log)(void *, int32_t, const char *), void *user, int32_t most)
+{
+    (void)user;
+    log_function = log;
+    log_most = most;
 }
 
 int32_t arctos_task_check(const char *task, char **answer)

@@ -49,11 +49,13 @@ def using(library: _library.Library) -> Iterator[None]:
 class Server:
     """Takes connections on loopback, reads one request of each, and answers with one text.
 
-    With ``silent`` it answers nothing, and keeps the connections until it is closed.
+    With ``silent`` it answers nothing, and keeps the connections until it is closed. The first ``busy`` requests are
+    answered with HTTP 429.
     """
 
-    def __init__(self, answer: str = SUCCESS, silent: bool = False) -> None:
+    def __init__(self, answer: str = SUCCESS, silent: bool = False, busy: int = 0) -> None:
         self.requests: list[bytes] = []
+        self._busy = busy
         self._arrived = threading.Semaphore(0)
         self._answer = None if silent else answer.encode()
         self._kept: list[socket.socket] = []
@@ -92,7 +94,8 @@ class Server:
             if self._answer is None:
                 self._kept.append(connection)
             else:
-                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self._answer)}\r\nConnection: close\r\n\r\n"
+                status = "429 Busy" if len(self.requests) <= self._busy else "200 OK"
+                head = f"HTTP/1.1 {status}\r\nContent-Length: {len(self._answer)}\r\nConnection: close\r\n\r\n"
                 with connection:
                     connection.sendall(head.encode() + self._answer)
             self._arrived.release()

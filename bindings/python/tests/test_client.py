@@ -113,6 +113,52 @@ class Calls(unittest.TestCase):
             client.task_add(support.TASK)
             self.assertIn(b"bearer second-token\r\n", server.requests[-1].lower())
 
+    def test_a_call_with_options(self) -> None:
+        with support.Server() as server, arctos.Client(base_url=server.url, token="t") as client:
+            for task in (support.TASK, json.dumps(support.TASK)):
+                answer = client.task_add_with(task, timeout_ms=30_000, call_id="desk-7")
+                self.assertEqual(answer, json.loads(support.SUCCESS))
+                self.assertEqual(json.loads(server.body()), support.TASK)
+            with self.assertRaises(arctos.BadArgument) as bad:
+                client.task_add_with(support.TASK, timeout_ms=0, call_id="")
+            self.assertEqual([problem["field"] for problem in bad.exception.problems], ["timeout_ms", "call_id"])
+            self.assertEqual(len(server.requests), 2)
+        with support.Server(silent=True) as server, arctos.Client(base_url=server.url, token="t") as client:
+            with self.assertRaises(arctos.Timeout) as late:
+                client.task_add_with(support.TASK, timeout_ms=50, call_id="desk-7")
+            self.assertEqual(late.exception.details["call_id"], "desk-7")
+
+    def test_another_path_takes_any_json(self) -> None:
+        text = '{"status":"1","rooms":[202312210000001234567890]}'
+        with support.Server(text) as server, arctos.Client(base_url=server.url + "/base", token="t") as client:
+            bodies: list[Any] = [{"branch_code": 943}, types.MappingProxyType({"a": "許"}), [1, None], 5, True, None]
+            for body in bodies:
+                self.assertEqual(client.call("/api/room/list?a=b", body), json.loads(text))
+                sent = dict(body) if isinstance(body, types.MappingProxyType) else body
+                self.assertEqual(json.loads(server.body()), sent)
+                self.assertTrue(server.requests[-1].startswith(b"POST /base/api/room/list?a=b HTTP/1.1\r\n"))
+            client.call("/x", '{"as" : "it is"}')
+            self.assertEqual(server.body(), '{"as" : "it is"}')
+            count = len(server.requests)
+            for path, body in (("/api/task/do_add", {}), ("/a/../b", {}), ("x", {}), ("/x", "{"), ("/x", "")):
+                with self.assertRaises(arctos.BadArgument) as bad:
+                    client.call(path, body)
+                self.assertIs(bad.exception.outcome, arctos.Outcome.NOT_CREATED)
+            self.assertEqual(len(server.requests), count)
+        with support.Server('{"status":0,"message":"no such branch"}') as server:
+            with arctos.Client(base_url=server.url, token="t") as client, self.assertRaises(arctos.Failed) as failed:
+                client.call("/x", {})
+            self.assertEqual(failed.exception.details["server_message"], "no such branch")
+
+    def test_what_may_pass_is_tried_again(self) -> None:
+        with support.Server(busy=1) as server, arctos.Client(base_url=server.url, token="t") as client:
+            self.assertEqual(client.task_add(support.TASK)["info"]["task_num"], "202312210000001")
+            self.assertEqual(len(server.requests), 2)
+        with support.Server(busy=1) as server, arctos.Client(base_url=server.url, token="t", retries=0) as client:
+            with self.assertRaises(arctos.Busy) as busy:
+                client.task_add(support.TASK)
+            self.assertEqual((busy.exception.attempts, len(server.requests)), (1, 1))
+
     def test_task_check_sends_nothing(self) -> None:
         checked = arctos.task_check({**support.TASK, "business_id": 12345678901234567890, "vidoe": "x"})
         self.assertEqual(checked["path"], "/api/task/do_add")
@@ -152,12 +198,18 @@ class Lifetime(unittest.TestCase):
             "max_response_bytes": 8901,
             "strict": True,
             "user_agent": "branch/1",
+            "retries": 7,
+            "retry_503": True,
+            "server_dedupes": True,
+            "connections": 3,
+            "idle_timeout_ms": 0,
             "keep_bodies": True,
         }
         with arctos.Client(token="t", tls=types.MappingProxyType({"roots": "bundled"}), **given) as client:
             for key, value in given.items():
                 self.assertEqual(str(client.config[key]).rstrip("/"), str(value))
             self.assertEqual(client.config["tls"]["roots"], "bundled")
+            self.assertEqual(set(client.config), {*given, "token", "tls"})
 
     def test_a_wrong_configuration_lists_every_problem(self) -> None:
         with self.assertRaises(arctos.BadConfig) as bad:
@@ -173,7 +225,14 @@ class Lifetime(unittest.TestCase):
             client = arctos.Client(base_url=server.url, token="t")
             with client as same:
                 self.assertIs(same, client)
-            for call in (lambda: client.task_add(support.TASK), lambda: client.set_token("t")):
+            for call in (
+                lambda: client.task_add(support.TASK),
+                lambda: client.task_add_with(support.TASK),
+                lambda: client.call("/x", {}),
+                lambda: client.set_token("t"),
+                client.cancel,
+                lambda: client.cancel_call("c"),
+            ):
                 with self.assertRaises(arctos.BadArgument) as closed:
                     call()
                 self.assertIs(closed.exception.outcome, arctos.Outcome.NOT_CREATED)
@@ -249,6 +308,41 @@ class Threads(unittest.TestCase):
             thread.join()
         self.assertEqual([type(error) for error in ended], [arctos.Broken] * len(threads))
         self.assertEqual({error.outcome for error in ended}, {arctos.Outcome.UNKNOWN})
+
+    def test_calls_are_cancelled_by_id_and_all_at_once(self) -> None:
+        ended: dict[str, arctos.ArctosError] = {}
+        with support.Server(silent=True) as server:
+            with arctos.Client(base_url=server.url, token="t", timeout_ms=3_600_000) as client:
+
+                def hang(name: str) -> None:
+                    try:
+                        if name == "other":
+                            client.call("/x", {}, call_id=name)
+                        else:
+                            client.task_add_with(support.TASK, call_id=name)
+                    except arctos.ArctosError as error:
+                        ended[name] = error
+
+                threads = {name: threading.Thread(target=hang, args=(name,)) for name in ("one", "two", "other")}
+                for thread in threads.values():
+                    thread.start()
+                for _ in threads:
+                    server.wait()
+                client.cancel_call("nobody")
+                client.cancel_call("one")
+                threads["one"].join()
+                self.assertEqual(set(ended), {"one"})
+                client.cancel()
+                for thread in threads.values():
+                    thread.join()
+                for name, error in ended.items():
+                    self.assertIs(type(error), arctos.Cancelled)
+                    self.assertIs(error.outcome, arctos.Outcome.UNKNOWN)
+                    self.assertEqual(error.details["call_id"], name)
+                self.assertEqual(set(ended), set(threads))
+                # Later calls go their way.
+                with self.assertRaises(arctos.Timeout):
+                    client.task_add_with(support.TASK, timeout_ms=50)
 
     def test_threads_share_a_client(self) -> None:
         count, rounds = 8, 25

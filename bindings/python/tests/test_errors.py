@@ -26,6 +26,8 @@ class WithFake(unittest.TestCase):
     next: Any
     texts: Any
     clients: Any
+    options: Any
+    event: Any
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -37,6 +39,10 @@ class WithFake(unittest.TestCase):
         cls.next.argtypes = [ctypes.c_int32, ctypes.c_char_p, ctypes.c_int32]
         cls.texts = functions.fake_texts
         cls.clients = functions.fake_clients
+        cls.options = functions.fake_options
+        cls.options.restype = ctypes.c_char_p
+        cls.event = functions.fake_event
+        cls.event.argtypes = [ctypes.c_int32, ctypes.c_char_p]
 
     def setUp(self) -> None:
         fake = support.using(self.library)
@@ -99,6 +105,8 @@ class Exceptions(WithFake):
             lambda: arctos.Client(base_url="https://fake.example"),
             lambda: client.set_token("t"),
             lambda: arctos.task_check(support.TASK),
+            client.cancel,
+            lambda: client.cancel_call("c-1"),
         ):
             error = self.failure(call)
             self.assertIs(type(error), arctos.Internal)
@@ -107,11 +115,40 @@ class Exceptions(WithFake):
     def test_a_success_that_python_cannot_hold_is_made(self) -> None:
         client = self.client()
         for text in (None, b'{"deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
-            self.next(0, text, 1)
-            error = self.failure(client.task_add, support.TASK)
-            self.assertIs(type(error), arctos.BadResponse)
-            self.assertEqual((error.code, error.name), (-26, "ARCTOS_BAD_RESPONSE"))
-            self.assertIs(error.outcome, arctos.Outcome.CREATED)
+            for call in (
+                lambda: client.task_add(support.TASK),
+                lambda: client.task_add_with(support.TASK),
+                lambda: client.call("/x", {}),
+            ):
+                self.next(0, text, 1)
+                error = self.failure(call)
+                self.assertIs(type(error), arctos.BadResponse)
+                self.assertEqual((error.code, error.name), (-26, "ARCTOS_BAD_RESPONSE"))
+                self.assertIs(error.outcome, arctos.Outcome.CREATED)
+
+    def test_every_call_raises_with_its_outcome(self) -> None:
+        client = self.client()
+        for call in (lambda: client.task_add_with(support.TASK), lambda: client.call("/x", [])):
+            for outcome in arctos.Outcome:
+                self.next(-14, (DOCUMENT % -14).encode(), outcome)
+                error = self.failure(call)
+                self.assertIs(type(error), arctos.Cancelled)
+                self.assertIs(error.outcome, outcome)
+
+    def test_options_are_those_that_are_given(self) -> None:
+        client = self.client()
+        for given, text in (
+            ({}, b"NULL"),
+            ({"timeout_ms": None, "call_id": None}, b"NULL"),
+            ({"timeout_ms": 5}, b'{"timeout_ms":5}'),
+            ({"call_id": 'Schalter "7"'}, b'{"call_id":"Schalter \\"7\\""}'),
+            ({"timeout_ms": 5, "call_id": "c"}, b'{"timeout_ms":5,"call_id":"c"}'),
+        ):
+            options: dict[str, Any] = given
+            self.next(0, b'{"status":1}', 1)
+            for answer in (client.task_add_with(support.TASK, **options), client.call("/x", "{}", **options)):
+                self.assertEqual(answer, {"status": 1})
+                self.assertEqual(self.options(), text)
 
     def test_a_missing_text_elsewhere_is_a_memory_error(self) -> None:
         self.next(0, None, 1)
@@ -217,15 +254,31 @@ class Refusals(unittest.TestCase):
                     function("{}", video=True)
                 with self.assertRaises(TypeError):
                     function(video=object())
-            token: Any = b"t"
-            with self.assertRaises(TypeError):
-                client.set_token(token)
+            wrong: Any = b"t"
+            for call in (
+                lambda: client.set_token(wrong),
+                lambda: client.task_add_with(wrong),
+                lambda: client.call(wrong, {}),
+                lambda: client.call("/x", wrong),
+                lambda: client.call("/x", {}, call_id=wrong),
+                lambda: client.cancel_call(wrong),
+                lambda: arctos.set_log(wrong),
+                lambda: arctos.set_log(None, wrong),
+            ):
+                with self.assertRaises(TypeError):
+                    call()
             self.assertEqual(server.requests, [])
 
     def test_tokens_and_configurations(self) -> None:
         with arctos.Client(base_url="http://127.0.0.1:1") as client:
             for token in ("SECRET\0", "SECRET\ud800"):
                 self.refused(arctos.BadArgument, client.set_token, token)
+                self.refused(arctos.BadArgument, client.cancel_call, token)
+                self.refused(arctos.BadArgument, client.call, token, {})
+                self.refused(arctos.BadArgument, client.call, "/x", token)
+                self.refused(arctos.BadArgument, client.call, "/x", {"a": "SECRET\ud800"})
+                self.refused(arctos.BadArgument, client.call, "/x", [float("nan")])
+                self.refused(arctos.BadArgument, client.call, "/x", {}, call_id="SECRET\ud800")
         self.refused(arctos.BadConfig, arctos.Client, base_url="http://127.0.0.1:1", token="SECRET\ud800")
         self.refused(arctos.BadConfig, arctos.Client, base_url="http://127.0.0.1:1", timeout_ms=float("nan"))
 

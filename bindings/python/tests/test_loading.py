@@ -220,6 +220,26 @@ class Ending(unittest.TestCase):
             server.wait()
             self.ends_quietly(process)
 
+    def test_while_daemon_threads_make_events(self) -> None:
+        code = (
+            "import arctos, sys, threading\n"
+            "client = arctos.Client(base_url='http://127.0.0.1:1')\n"
+            "started = threading.Semaphore(0)\n"
+            "arctos.set_log(lambda level, event: started.release(), 4)\n"
+            "def work():\n"
+            "    while True:\n"
+            "        try:\n"
+            "            client.task_add({})\n"
+            "        except arctos.ArctosError:  # the client is closed at the end\n"
+            "            pass\n"
+            "for _ in range(4):\n"
+            "    threading.Thread(target=work, daemon=True).start()\n"
+            "for _ in range(100):\n"
+            "    started.acquire()\n"
+        )
+        for _ in range(5):
+            self.ends_quietly(self.start(code))
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -121,10 +121,14 @@ fn in_c89(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Puts ARCTOS_CALL where compilers want it: between the type and the name.
+/// Puts ARCTOS_CALL where compilers want it: between the type and the name, and before the star of a callback.
 fn with_convention(text: &str) -> Result<String, String> {
     let mut lines = Vec::new();
     for line in text.lines() {
+        if let Some((before, after)) = line.split_once("(*").filter(|_| line.starts_with("typedef ")) {
+            lines.push(format!("{before}(ARCTOS_CALL *{after}"));
+            continue;
+        }
         if !line.starts_with("ARCTOS_API ") {
             lines.push(line.to_owned());
             continue;
@@ -154,5 +158,7 @@ mod tests {
     fn the_convention_stands_between_type_and_name() {
         let text = with_convention("ARCTOS_API const char *arctos_a(int b);\n").unwrap();
         assert_eq!(text, "ARCTOS_API const char *ARCTOS_CALL arctos_a(int b);\n");
+        let text = with_convention("typedef void (*arctos_a_fn)(int b);\n").unwrap();
+        assert_eq!(text, "typedef void (ARCTOS_CALL *arctos_a_fn)(int b);\n");
     }
 }

@@ -1,0 +1,58 @@
+//! The connections of one client that are kept for its next calls.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use super::transport::Stream;
+use crate::fork::Lock;
+
+/// One that waits for the next call, and until when it may.
+struct Idle {
+    stream: Stream,
+    until: Instant,
+}
+
+/// At most so many, the one that was used last on top. No system call is made under the lock.
+pub(super) struct Pool {
+    most: usize,
+    /// `None` when nothing is kept any more.
+    idle: Lock<Option<Vec<Idle>>>,
+}
+
+impl Pool {
+    pub(super) fn new(most: usize) -> Pool {
+        Pool { most, idle: Lock::new(Some(Vec::new())) }
+    }
+
+    /// One that may be used again: it is not too old, and nothing came over it since its last answer.
+    pub(super) fn take(&self) -> Option<Stream> {
+        loop {
+            let mut idle = self.idle.with(|all| all.as_mut()?.pop())?;
+            if Instant::now() < idle.until && idle.stream.is_quiet() {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    /// Keeps one that has just brought a whole answer, for so long. Those at the bottom that are too old or too many
+    /// go.
+    pub(super) fn give(&self, stream: Stream, idle: Duration) {
+        let now = Instant::now();
+        let new = Idle { stream, until: now + idle };
+        let gone: Vec<Idle> = self.idle.with(|all| {
+            let Some(all) = all else { return vec![new] };
+            let old = all.iter().position(|one| now < one.until).unwrap_or(all.len());
+            let surplus = (all.len() - old + 1).saturating_sub(self.most);
+            let gone = all.drain(..old + surplus).collect();
+            all.push(new);
+            gone
+        });
+        drop(gone);
+    }
+
+    /// Closes all that are kept, and keeps none from now on.
+    pub(super) fn close(&self) {
+        let gone = self.idle.with(Option::take);
+        drop(gone);
+    }
+}
