@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all build header check test asan demo sandbox help clean need-rust need-cc need-python
+.PHONY: all build header check check-windows fuzz test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -13,6 +13,8 @@ help:
 	@echo 'make sandbox  serve the documented endpoint on http://127.0.0.1:8080'
 	@echo 'make header   write include/arctos.h after a change of src/ffi'
 	@echo 'make check    formatting, lints, and whether include/arctos.h is up to date'
+	@echo 'make check-windows  build the library for 64-bit Windows and make appointments with it under wine'
+	@echo 'make fuzz     run the fuzz targets, FUZZ_SECONDS (60) each'
 
 CARGO_HOME ?= $(HOME)/.cargo
 
@@ -34,6 +36,12 @@ check: need-rust need-cc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) run --locked --quiet --package arctos-header -- --check
+
+check-windows: need-rust need-cc need-python
+	@CARGO='$(CARGO)' python3 tests/windows/check.py
+
+fuzz: need-rust need-cc need-python
+	@CARGO='$(CARGO)' python3 fuzz/run.py
 
 # All tests, though one fails; what is skipped for want of a tool says so.
 test: build asan need-python
