@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all build header check check-windows fuzz test asan demo sandbox help clean need-rust need-cc need-python
+.PHONY: all build header check check-windows chaos fuzz test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -14,6 +14,7 @@ help:
 	@echo 'make header   write include/arctos.h after a change of src/ffi'
 	@echo 'make check    formatting, lints, and whether include/arctos.h is up to date'
 	@echo 'make check-windows  build the library for 64-bit Windows and make appointments with it under wine'
+	@echo 'make chaos    many threads against servers that misbehave, for CHAOS_SECONDS (120); CHAOS_SEED repeats a run'
 	@echo 'make fuzz     run the fuzz targets, FUZZ_SECONDS (60) each'
 
 CARGO_HOME ?= $(HOME)/.cargo
@@ -39,6 +40,9 @@ check: need-rust need-cc
 
 check-windows: need-rust need-cc need-python
 	@CARGO='$(CARGO)' python3 tests/windows/check.py
+
+chaos: build
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(CARGO) test --locked --package arctos-tests --test chaos -- --nocapture
 
 fuzz: need-rust need-cc need-python
 	@CARGO='$(CARGO)' python3 fuzz/run.py

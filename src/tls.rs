@@ -23,13 +23,8 @@ pub(crate) fn client_config(roots: &str, ca_file: Option<&Path>) -> Result<Arc<C
         None if roots == "bundled" => {
             builder.with_root_certificates(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()))
         }
-        None => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider.clone())?),
+        None => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider)?),
     };
-    // What ring finds out of the processor once must not be found out by one thread while another one forks.
-    for suite in &provider.cipher_suites {
-        let rustls::SupportedCipherSuite::Tls13(suite) = suite else { continue };
-        suite.common.hash_provider.hash(&[]);
-    }
     Ok(Arc::new(config.with_no_client_auth()))
 }
 

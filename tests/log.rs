@@ -37,6 +37,15 @@ fn no_log() {
     unsafe { (arctos().set_log)(None, ptr::null_mut(), 0) }
 }
 
+/// Takes the log back when its test ends, however that may be: what it was given is gone then.
+struct Silence;
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        no_log();
+    }
+}
+
 /// The lines that came, with their levels.
 #[derive(Default)]
 struct Log(Mutex<Vec<(i32, String)>>);
@@ -58,6 +67,7 @@ unsafe extern "C" fn collect(user: *mut c_void, level: i32, line: *const c_char)
 #[track_caller]
 fn logged_up_to<T>(most: i32, work: impl FnOnce() -> T) -> (T, Vec<Value>) {
     let log = Log::default();
+    let _silence = Silence;
     let (began, clock) = (milliseconds_now(), Instant::now());
     set_log(collect, &log, most);
     let done = work();
@@ -411,6 +421,7 @@ fn there_is_one_log_and_only_while_it_is_set() {
     let _alone = alone();
     let client = Owned::new(&config("http://127.0.0.1:1"));
     let (first, second) = (Log::default(), Log::default());
+    let _silence = Silence;
     let call = || assert_eq!(client.add("{}").code, BAD_TASK);
     let heard = || (first.lines().len(), second.lines().len());
     call();
@@ -426,7 +437,6 @@ fn there_is_one_log_and_only_while_it_is_set() {
     set_log(collect, &first, 0);
     call();
     assert_eq!(heard(), (1, 1));
-    no_log();
 }
 
 unsafe extern "C" fn note_user(user: *mut c_void, _: i32, _: *const c_char) {
@@ -521,6 +531,7 @@ fn a_log_is_replaced_when_nobody_is_inside_it() {
     let _alone = alone();
     let client = Owned::new(&config("http://127.0.0.1:1"));
     let (gate, log) = (Gate::default(), Log::default());
+    let _silence = Silence;
     set_log(hold, &gate, 1);
     std::thread::scope(|scope| {
         let _opening = Opening(&gate);
@@ -548,7 +559,6 @@ fn a_log_is_replaced_when_nobody_is_inside_it() {
         assert_eq!(gate.events.load(Ordering::SeqCst), events, "an old function was called");
         assert_eq!(log.lines().len(), lines + 10);
     });
-    no_log();
 }
 
 #[test]
@@ -556,6 +566,7 @@ fn a_log_is_replaced_from_within_at_once() {
     let _alone = alone();
     let client = Owned::new(&config("http://127.0.0.1:1"));
     let (gate, log) = (Gate::default(), Log::default());
+    let _silence = Silence;
     set_log(hold, &gate, 1);
     std::thread::scope(|scope| {
         let _opening = Opening(&gate);
@@ -574,7 +585,6 @@ fn a_log_is_replaced_from_within_at_once() {
         outside.join().expect("it came back in time");
         assert_eq!(held.join().expect("no panic").code, BAD_TASK);
     });
-    no_log();
 }
 
 #[test]
@@ -614,6 +624,7 @@ fn the_library_may_be_used_from_within_and_tells_nothing_of_it() {
         let Stage { client, server, .. } = Stage::http_with(json!({ "idle_timeout_ms": keep }));
         server.always(Script::forever(Script::served()));
         let nested = Nested { client, lines: AtomicUsize::new(0), failed: AtomicBool::new(false) };
+        let _silence = Silence;
         set_log(use_the_library, &nested, 4);
         let reply = nested.client.add(&task("OUTER"));
         no_log();

@@ -20,7 +20,7 @@ use arctos_tests::expected::{
 use arctos_tests::http::{Framing, answer, failure_body, head, success, success_body};
 use arctos_tests::ledger::truth;
 use arctos_tests::server::{Change, Script, Server, Step};
-use arctos_tests::stage::{Calls, Done, Stage, config, with};
+use arctos_tests::stage::{Calls, Done, Stage, at_once, config, with};
 use arctos_tests::tls::{Flaw, Identity, Version};
 use arctos_tests::tools::{Host, succeed};
 use serde_json::{Value, json};
@@ -92,15 +92,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         WATCHES.lock().expect("as above").get_or_insert_default().remove(&self.host);
     }
-}
-
-fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
-    std::thread::scope(|scope| {
-        for case in cases {
-            let test = &test;
-            scope.spawn(move || test(case));
-        }
-    });
 }
 
 /// One call and its tries: a script for the connection of each.

@@ -2,8 +2,9 @@
 //! the request and its answer is harmless.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arctos_tests::api::{Owned, TLS, UNKNOWN, task};
+use arctos_tests::api::{Owned, Reply, TLS, UNKNOWN, task};
 use arctos_tests::expected::{
     BAD_RESPONSE_UNKNOWN, BROKEN_UNKNOWN, Expected, MADE, REJECTED_NOT_CREATED, TLS_NOT_CREATED,
 };
@@ -132,26 +133,57 @@ fn a_client_without_a_certificate_is_refused() {
     assert!(stage.server.ledger().all().is_empty());
 }
 
+/// A task that no socket takes at once.
+fn large(number: &str) -> String {
+    task(number).replace("\"video\"", &format!("\"task_remark\":\"{}\",\"video\"", "x".repeat(8 << 20)))
+}
+
+#[track_caller]
+fn is_refused(reply: &Reply, case: &str) {
+    assert_eq!((reply.code, reply.outcome), (TLS, UNKNOWN), "{case}: {reply:?}");
+    let document = reply.json();
+    assert!(document["message"].as_str().expect("a message").contains("CertificateRequired"), "{case}: {reply:?}");
+}
+
 #[test]
 fn a_refusal_is_noticed_while_the_request_goes_out() {
     for (case, end) in [
         ("the server reads no further", Script::silent().then(Step::AwaitRelease)),
         ("the server closes", Script::silent().fin().then(Step::AwaitRelease)),
-        ("the server resets", Script::silent().reset()),
     ] {
         let stage = members_only(Version::Tls13);
-        let number = stage.number();
-        let remark = format!("\"task_remark\":\"{}\",\"video\"", "x".repeat(8 << 20));
         stage.server.next(Script::silent().then(Step::Refuse).and(end));
-        let reply = stage.client.add(&task(&number).replace("\"video\"", &remark));
-        assert_eq!((reply.code, reply.outcome), (TLS, UNKNOWN), "{case}: {reply:?}");
-        assert!(
-            reply.json()["message"].as_str().expect("a message").contains("CertificateRequired"),
-            "{case}: {reply:?}"
-        );
+        is_refused(&stage.client.add(&large(&stage.number())), case);
         stage.server.release();
         assert_eq!(stage.server.settle(0).expect("the connection has ended").len(), 1, "{case}");
     }
+}
+
+#[test]
+fn a_refusal_with_a_reset_is_noticed_while_the_request_goes_out() {
+    const SOME_OF_THE_REQUEST: u64 = 16 * 1024;
+    let stage = members_only(Version::Tls13);
+    stage.server.next(Script::silent().then(Step::Refuse));
+    stage.client.add(&task(&stage.number()));
+    let hello = stage.server.settle(0).expect("the connection has ended")[0].flights[0];
+    // A reset that came before the first byte of the request would leave none of it sent.
+    stage.server.next(
+        Script::silent()
+            .then(Step::Raw(usize::try_from(hello).expect("a size")))
+            .then(Step::AwaitRelease)
+            .then(Step::Refuse)
+            .reset(),
+    );
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| stage.client.add(&large(&stage.number())));
+        while stage.server.brought(1).first().is_none_or(|brought| *brought < SOME_OF_THE_REQUEST) {
+            assert!(!call.is_finished(), "the request does not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        stage.server.release();
+        is_refused(&call.join().expect("the call returns"), "the server resets");
+    });
+    assert_eq!(stage.server.settle(0).expect("the connections have ended").len(), 2);
 }
 
 #[test]

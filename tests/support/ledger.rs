@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::{CREATED, NOT_CREATED, OK, Reply, UNKNOWN};
 use crate::expected::NOT_CREATED_STATUS;
-use crate::http::Said;
+use crate::http::{Said, find};
 use crate::server::Exchange;
 
 /// How many times each `out_task_num` was made.
@@ -65,7 +65,7 @@ pub fn truth(reply: &Reply, made: u32, tries: &[Exchange]) -> Result<(), String>
     match (reply.outcome, made) {
         (NOT_CREATED, 1) => return Err("not_created, and the ledger holds the number".to_owned()),
         (CREATED, 0) => return Err("created, and the ledger does not hold the number".to_owned()),
-        (NOT_CREATED, _) if tries.iter().any(|one| one.request.is_some() && Said::read(&one.sent).is_none()) => {
+        (NOT_CREATED, _) if tries.iter().any(|one| one.request.is_some() && !answered(&one.sent)) => {
             return Err("not_created, and a whole request had no answer".to_owned());
         }
         (UNKNOWN, _) => {
@@ -78,6 +78,16 @@ pub fn truth(reply: &Reply, made: u32, tries: &[Exchange]) -> Result<(), String>
         _ => {}
     }
     Ok(())
+}
+
+/// Whether a whole final head was sent, in whatever spelling a client may take.
+fn answered(sent: &[u8]) -> bool {
+    let sent = sent.trim_ascii_start();
+    let ends = [b"\n\r\n".as_slice(), b"\n\n"];
+    let Some(end) = ends.iter().filter_map(|end| Some(find(sent, end)? + end.len())).min() else { return false };
+    // The first digit of "HTTP/1.1 100": the final head stands behind it.
+    let interim = sent.get(9) == Some(&b'1') && !sent[9..].starts_with(b"101");
+    !interim || answered(&sent[end..])
 }
 
 /// Why a client must know that nothing came of a try, if it must.

@@ -1,6 +1,7 @@
 //! What the tests stand on: the C functions of the library that ships, and servers that misbehave.
 
 pub mod api;
+pub mod chaos;
 pub mod deadline;
 pub mod expected;
 pub mod http;

@@ -28,6 +28,8 @@ pub enum Step {
     Raw(usize),
     /// Reads exactly so many bytes of the next request in all.
     Read(usize),
+    /// Reads until nothing has come for so long.
+    Drain(Duration),
     /// Does the handshake of TLS and reads nothing more than that needs.
     Handshake,
     /// Reads until the handshake of TLS fails, and says so to the client.
@@ -644,6 +646,12 @@ impl Worker {
                     }
                     self.receive_some(count - have)?;
                 }
+            }
+            Step::Drain(quiet) => {
+                while sys::wait_readable(&*self.socket, quiet) {
+                    self.receive_some(usize::MAX)?;
+                }
+                Ok(())
             }
             Step::Handshake => {
                 while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {

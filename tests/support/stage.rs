@@ -341,6 +341,16 @@ impl Calls {
     }
 }
 
+/// Runs a test on all of these at once, for tests that wait most of their time.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            let test = &test;
+            scope.spawn(move || test(case));
+        }
+    });
+}
+
 /// One row of a long table: what it is called, what must come of it, and what the server does.
 pub type Row = (String, Expected, Script);
 
