@@ -1,6 +1,7 @@
 //! The chaos server: what it does to each request is drawn from a seed, the request's number and how often the number
-//! has come, so that the same seed draws the same faults whichever thread comes first. It writes down what a client
-//! could know, and when.
+//! has come, so that the same seed draws the same faults whichever thread comes first. What it does to a connection
+//! before there is a request is drawn from the connection's place among all. It writes down what a client could know,
+//! and when.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -168,6 +169,8 @@ pub struct Fault {
 pub struct Rules {
     /// Whether the call ends soon by itself, so that the server may be silent.
     pub brief: bool,
+    /// Whether the request does not fit into what the kernel takes at once.
+    pub long: bool,
     /// Whether a 503 means that nothing was done.
     pub idle_503: bool,
     /// Whether a number is made once, however often it comes.
@@ -181,7 +184,7 @@ impl Fault {
         let silent = if rules.brief { 10 } else { 0 };
         let act = draw.pick(&[
             (180, Act::Answer),
-            (2, Act::Early),
+            (if rules.long { 60 } else { 1 }, Act::Early),
             (4, Act::ResetUnread),
             (8, Act::Reset),
             (silent, Act::SilentUnread),
@@ -237,17 +240,14 @@ impl Fault {
 
     /// What can be counted of it.
     pub fn labels(&self) -> Vec<String> {
-        let made = if self.makes { ", made" } else { "" };
-        match self.act {
-            Act::Answer | Act::Early => {
-                let mut labels = vec![format!("{:?}: {:?}", self.act, self.meaning)];
-                labels.push(format!("delivery: {:?}", self.delivery));
-                if matches!(self.delivery, Delivery::Whole | Delivery::Slow) {
-                    labels.push(format!("after it: {:?}", self.after));
-                }
-                labels
+        let Fault { act, makes, meaning, delivery, after } = self;
+        let made = if *makes { ", made" } else { "" };
+        match (act, delivery) {
+            (Act::Answer, Delivery::Whole | Delivery::Slow) => {
+                vec![format!("{meaning:?}{made}"), format!("delivery: {delivery:?}"), format!("after it: {after:?}")]
             }
-            act => vec![format!("{act:?}{made}")],
+            (Act::Answer, _) => vec![format!("{meaning:?}{made}"), format!("delivery: {delivery:?}")],
+            _ => vec![format!("{act:?}{made}")],
         }
     }
 }
@@ -692,8 +692,10 @@ impl Line {
                 let (answer, head) = answer(&number, fault, &mut draw);
                 self.send(&answer)?;
                 self.has_sent(answer.len(), head, answer.len());
-                self.await_acknowledgement()?;
-                self.pause(draw.time(20))?;
+                if draw.chance(50) {
+                    self.pause(draw.time(20))?;
+                }
+                self.await_acknowledgement(false)?;
                 return Err(Stop::Reset);
             }
             Act::Answer | Act::Reset | Act::Silent => {}
@@ -794,7 +796,7 @@ impl Line {
             Delivery::CutFin | Delivery::CutReset | Delivery::CutResetLater => true,
         };
         if !at_once && (rules.brief || fault.meaning != Meaning::Made) {
-            self.await_acknowledgement()?;
+            self.await_acknowledgement(true)?;
         }
         Ok(())
     }
@@ -835,7 +837,7 @@ impl Line {
             Delivery::CutFin => return self.finish(),
             Delivery::CutReset => return Err(Stop::Reset),
             Delivery::CutResetLater => {
-                self.await_acknowledgement()?;
+                self.await_acknowledgement(true)?;
                 return Err(Stop::Reset);
             }
             Delivery::CutSilent => return self.look_on("the answer before was not whole"),
@@ -844,7 +846,7 @@ impl Line {
             After::Keep => Ok(()),
             After::Fin => self.finish(),
             After::Reset => {
-                self.await_acknowledgement()?;
+                self.await_acknowledgement(true)?;
                 // The next request may have come with the acknowledgement.
                 if self.idle(Duration::ZERO)? { Err(Stop::Reset) } else { Ok(()) }
             }
@@ -915,7 +917,7 @@ impl Line {
 
     /// Takes down when the client's kernel has what makes the connection useless.
     fn is_closed(&mut self) -> Result<(), Stop> {
-        self.await_acknowledgement()?;
+        self.await_acknowledgement(true)?;
         self.closed = Some(Instant::now());
         Ok(())
     }
@@ -952,15 +954,17 @@ impl Line {
         }
     }
 
-    /// Waits until the client's kernel has acknowledged everything, an end too, and reads what comes meanwhile.
-    fn await_acknowledgement(&mut self) -> Result<(), Stop> {
+    /// Waits until the client's kernel has acknowledged everything, an end too; with `reads` what comes meanwhile is read.
+    fn await_acknowledgement(&mut self, reads: bool) -> Result<(), Stop> {
         let mut buffer = vec![0; 64 * 1024];
         // Nothing wakes anybody when an acknowledgement comes, so this asks again and again.
         while sys::unacknowledged(&self.socket) > 0 {
-            match sys::receive_now(&self.socket, &mut buffer) {
-                Ok(None) => self.pause(Duration::from_micros(200))?,
+            let read = if reads { sys::receive_now(&self.socket, &mut buffer) } else { Ok(None) };
+            match read {
                 // What was sent to a client that has reset the connection is never acknowledged.
                 Ok(Some(0)) | Err(_) => return Err(Stop::Left),
+                Ok(None) if self.socket.peer_addr().is_err() => return Err(Stop::Left),
+                Ok(None) => self.pause(Duration::from_micros(200))?,
                 Ok(Some(count)) => self.take(&buffer[..count]),
             }
         }
