@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +40,6 @@ const KEYS: [&str; 15] = [
     "idle_timeout_ms",
     "keep_bodies",
 ];
-const TLS_KEYS: [&str; 2] = ["roots", "ca_file"];
 
 /// A client's configuration, checked.
 pub(crate) struct Config {
@@ -117,7 +115,7 @@ struct InForce<'a> {
     timeout_ms: u64,
     connect_timeout_ms: u64,
     max_response_bytes: u64,
-    tls: TlsInForce<'a>,
+    tls: tls::settings::InForce,
     strict: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
@@ -129,13 +127,6 @@ struct InForce<'a> {
     keep_bodies: bool,
 }
 
-#[derive(Serialize)]
-struct TlsInForce<'a> {
-    roots: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ca_file: Option<&'a str>,
-}
-
 impl Config {
     /// Reads a configuration and the files that it names.
     ///
@@ -145,14 +136,14 @@ impl Config {
         let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
         let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("configuration", problem)]))?;
         let mut problems = Vec::new();
-        let mut keys = Keys::new("", object, &KEYS, &["tls.roots", "tls.ca_file"], &mut problems);
+        let mut keys = Keys::new("", object, &KEYS, &tls::settings::PLACES, &mut problems);
         let allow_http = keys.boolean("allow_http", false);
         let base = keys.base_url(allow_http);
         let token = keys.secret_token();
         let timeout_ms = keys.integer("timeout_ms", 15_000, 1..=LONGEST_MS);
         let connect_timeout_ms = keys.integer("connect_timeout_ms", 5_000, 1..=LONGEST_MS);
         let max_response_bytes = keys.integer("max_response_bytes", 1 << 20, 1..=MOST_BYTES);
-        let tls_object = keys.object("tls");
+        let tls_members = keys.object("tls");
         let strict = keys.boolean("strict", false);
         let user_agent = keys.user_agent();
         let retries = keys.integer("retries", 2, 0..=10);
@@ -162,31 +153,8 @@ impl Config {
         let idle_timeout_ms = keys.integer("idle_timeout_ms", 4_000, 0..=LONGEST_MS);
         let keep_bodies = keys.boolean("keep_bodies", false);
 
-        let before = problems.len();
-        let mut tls_keys = Keys::new("tls.", tls_object, &TLS_KEYS, &[], &mut problems);
-        let roots = tls_keys.roots();
-        let ca_file = tls_keys.string("ca_file");
-        let ca_file = ca_file.as_ref().map(|path| path.as_str());
-        match (roots, tls_keys.get("ca_file")) {
-            (Some("file"), None) => tls_keys.problem("ca_file", "is missing, and required with roots \"file\""),
-            (Some("system" | "bundled"), Some(_)) if ca_file.is_some() => {
-                tls_keys.problem("ca_file", "goes with roots \"file\" only")
-            }
-            _ => {}
-        }
-        let roots = roots.unwrap_or("system");
-        // A file that is named is read even where the URL is http: it will be needed, or is a mistake.
-        let needs_tls = ca_file.is_some() || base.as_ref().is_some_and(|base| base.https);
-        let mut tls = None;
-        if needs_tls && problems.len() == before {
-            match tls::client_config(roots, ca_file.map(Path::new)) {
-                Ok(config) => tls = Some(config),
-                Err(problem) => {
-                    let field = if roots == "file" { "tls.ca_file" } else { "tls.roots" };
-                    problems.push(Problem::new(field, problem).value(Some(ca_file.unwrap_or(roots).to_owned())));
-                }
-            }
-        }
+        let https = base.as_ref().is_some_and(|base| base.https);
+        let tls = tls::settings::read(tls_members, https, &mut problems);
         let Some(base) = base.filter(|_| problems.is_empty()) else {
             return Err(wrong(problems));
         };
@@ -197,7 +165,7 @@ impl Config {
             timeout_ms,
             connect_timeout_ms,
             max_response_bytes,
-            tls: TlsInForce { roots, ca_file },
+            tls: tls.in_force,
             strict,
             user_agent: user_agent.as_deref(),
             retries,
@@ -215,7 +183,7 @@ impl Config {
             timeout: Duration::from_millis(timeout_ms),
             connect_timeout: Duration::from_millis(connect_timeout_ms),
             max_response_bytes: usize::try_from(max_response_bytes).unwrap_or(usize::MAX),
-            tls,
+            tls: tls.config,
             strict,
             user_agent: user_agent.map_or_else(|| own.to_owned(), |given| format!("{given} {own}")),
             retries: u32::try_from(retries).unwrap_or(u32::MAX),
@@ -233,19 +201,6 @@ impl Keys<'_, '_> {
     fn secret_token(&mut self) -> Option<Secret> {
         let text = self.string("token")?;
         Secret::token(&text).map_err(|problem| self.problem("token", problem)).ok()
-    }
-
-    /// `None` when they are wrong.
-    fn roots(&mut self) -> Option<&'static str> {
-        if self.get("roots").is_none() {
-            return Some("system");
-        }
-        let text = self.string("roots")?;
-        let known = ["system", "bundled", "file"].into_iter().find(|known| *known == text.as_str());
-        if known.is_none() {
-            self.problem_with("roots", "must be \"system\", \"bundled\" or \"file\"", Some(&text));
-        }
-        known
     }
 
     fn user_agent(&mut self) -> Option<String> {

@@ -1,6 +1,8 @@
 //! Whom TLS trusts. Nothing switches verification off.
 #![forbid(unsafe_code)]
 
+pub(crate) mod settings;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
 /// The TLS settings for `roots` "system", "bundled" or "file" with its `ca_file`. The error says what is wrong
 /// with the roots.
-pub(crate) fn client_config(roots: &str, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+fn client_config(roots: &str, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
