@@ -269,9 +269,15 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * |---|---|---|
  * | base_url | string | `https://host[:port][/prefix]`; http only to this machine, or with allow_http |
  * | allow_http | false | lets base_url be http to any host: the token travels unencrypted |
- * | token | string | the Bearer token; may be set later by arctos_client_set_token |
+ * | token | string | the Bearer token; may be set later by arctos_client_set_token. At most one of token, token_file and login |
+ * | token_file | string | a file that holds the token, read now and again when the server refuses it; blanks, line ends and a BOM around it do not count |
+ * | login.path | string | the library logs in by itself: where, below base_url |
+ * | login.body | any JSON | what is POSTed there |
+ * | login.token_pointer | string | where the token stands in the answer, a JSON pointer |
+ * | login.refresh_on | [401,403] | statuses of a refused call after which it logs in once more and sends the call once more; only such after which nothing was made |
+ * | proxy | string | `http://[user:password@]host:port`, asked by CONNECT; or "env": what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say (in lower case first), read now. No proxy without it |
  * | timeout_ms | 15000 | the whole call, from the entry of the function, in milliseconds, 1 to 3600000 |
- * | connect_timeout_ms | 5000 | name, connection and TLS of one try, in milliseconds, 1 to 3600000 |
+ * | connect_timeout_ms | 5000 | name, connection, proxy and TLS of one try, in milliseconds, 1 to 3600000 |
  * | retries | 2 | further tries, 0 to 10, of what made no appointment and may pass: no connection, 429 |
  * | retry_503 | false | your word that HTTP 503 of this server means that it did nothing: it is tried again |
  * | server_dedupes | false | the vendor's word that a repeat is answered with the first success: what is unknown is tried again |
@@ -280,6 +286,10 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * | max_response_bytes | 1048576 | a longer answer is ARCTOS_BAD_RESPONSE, in bytes, 1 to 1073741824 |
  * | tls.roots | "system" | whom to trust: "system", "bundled" (Mozilla's list) or "file" |
  * | tls.ca_file | string | with roots "file": the trusted authorities, PEM |
+ * | tls.min_version | "1.2" | the lowest version of TLS: "1.2" or "1.3" |
+ * | tls.cert_file | string | the client's own certificate, and those between it and its authority, PEM |
+ * | tls.key_file | string | its key, PEM (PKCS #8, PKCS #1 or SEC 1), without a passphrase |
+ * | tls.pins | array of strings | SHA-256 of the server's key (SPKI), base64: the server must have one of these, besides a certificate that is trusted |
  * | strict | false | refuses tasks with undocumented fields |
  * | user_agent | string | put before the library's own |
  * | keep_bodies | false | puts the server's body into error documents as `server_body` |
@@ -291,7 +301,9 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  * `answer`: NULL, or receives a text to be released with arctos_free: the configuration in force as JSON, with
  * secrets as "***", or the error document, whose `problems` lists everything that is wrong.
  *
- * Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread.
+ * Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread; with proxy "env" or roots "system" no other
+ * thread of the program may change the environment meanwhile, for nothing guards it. Decisions 29 to 33 of
+ * docs/contract.md.
  *
  *     const char *config = "{\"base_url\":\"https://arctos.bank.example\",\"token\":\"the-token\"}";
  *     arctos_client *client = NULL;
@@ -352,8 +364,8 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_call_cancel(arctos_client *client, con
  *
  * `answer`: NULL, or receives a text to be released with arctos_free: `{}` or the error document.
  *
- * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place. Any thread. Decision 14 of
- * docs/contract.md.
+ * Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT, after which the old token is still in place; so does a client with
+ * token_file or login, which gets its tokens by itself. Any thread. Decisions 14 and 31 of docs/contract.md.
  *
  *     if (arctos_client_set_token(client, "another-token", NULL) != ARCTOS_OK)
  *         printf("the old token is still in place\n");

@@ -18,6 +18,10 @@ const SLICE: Duration = Duration::from_millis(50);
 pub(crate) enum Phase {
     Resolve,
     Connect,
+    /// A token is awaited, from a log-in of this call or of another one.
+    LogIn,
+    /// The proxy is asked for a way to the server.
+    Tunnel,
     Handshake,
     Request,
     Answer,
@@ -33,6 +37,9 @@ pub(crate) enum Cause {
     Resolve(String),
     /// No connection to any of its addresses, or closed while TLS was being opened.
     Connect(String),
+    /// The proxy opened no way to the server. What stands behind its name in a message, and whether another try may
+    /// bring more.
+    Proxy { why: String, passes: bool },
     /// TLS is not acceptable, or broke.
     Tls(String),
     /// A deadline passed: that of the call, or that of its connection.
@@ -54,6 +61,8 @@ pub(crate) enum Purpose {
     Appointment,
     /// To have the server do something else.
     Request,
+    /// To get a token for another call, whose failure says what became of the rest.
+    LogIn,
 }
 
 /// Which time limit is in force.
@@ -74,13 +83,14 @@ pub(crate) struct Call {
     entered: Instant,
     purpose: Purpose,
     deadline: Cell<Option<(Instant, Limit)>>,
-    ticket: OnceCell<Ticket>,
+    ticket: OnceCell<Rc<Ticket>>,
     attempts: Cell<u32>,
     /// Whether a try before this one may have made the appointment.
     doubtful: Cell<bool>,
     id: OnceCell<String>,
     number: OnceCell<String>,
     host: OnceCell<String>,
+    proxy: OnceCell<String>,
     this: Try,
 }
 
@@ -150,6 +160,7 @@ impl Call {
             id: OnceCell::new(),
             number: OnceCell::new(),
             host: OnceCell::new(),
+            proxy: OnceCell::new(),
             this: Try {
                 limit: Cell::new(None),
                 phase: Cell::new(Phase::Resolve),
@@ -160,6 +171,21 @@ impl Call {
                 cause: RefCell::new(None),
             },
         })
+    }
+
+    /// A call for a token that this one needs, in the time of this one.
+    pub(crate) fn log_in(&self) -> Rc<Call> {
+        let other = Call::start(Purpose::LogIn);
+        other.deadline.set(self.deadline.get());
+        if let Some(ticket) = self.ticket.get() {
+            let _ = other.ticket.set(ticket.clone());
+        }
+        for (to, from) in [(&other.id, self.id()), (&other.host, self.host()), (&other.proxy, self.proxy())] {
+            if let Some(text) = from {
+                let _ = to.set(text.to_owned());
+            }
+        }
+        other
     }
 
     /// Makes this the current call of its thread while the scope lives.
@@ -175,13 +201,18 @@ impl Call {
     /// From here on the call can be cancelled.
     pub(crate) fn obey(&self, ticket: Ticket) {
         // A call has one client.
-        let _ = self.ticket.set(ticket);
+        let _ = self.ticket.set(Rc::new(ticket));
     }
 
-    /// Begins a try: its connection must stand within `connect_timeout`.
-    pub(crate) fn attempt(&self, connect_timeout: Duration) {
+    /// Begins a try.
+    pub(crate) fn attempt(&self) {
         self.attempts.set(self.attempts.get() + 1);
         self.this.reset(Phase::Resolve);
+    }
+
+    /// The connection of this try must stand within `connect_timeout` from now.
+    pub(crate) fn connect_within(&self, connect_timeout: Duration) {
+        self.this.phase.set(Phase::Resolve);
         self.this.limit.set(Some((Instant::now() + connect_timeout, Limit::Connect(connect_timeout))));
     }
 
@@ -224,7 +255,7 @@ impl Call {
 
     /// Whether the call may go on.
     pub(crate) fn check(&self) -> Result<(), Cause> {
-        if self.ticket.get().is_some_and(Ticket::is_cancelled) {
+        if self.ticket.get().is_some_and(|ticket| ticket.is_cancelled()) {
             return Err(Cause::Cancelled);
         }
         let (until, limit) = self.until();
@@ -295,6 +326,11 @@ impl Call {
         let _ = self.host.set(host.to_owned());
     }
 
+    /// The proxy that the call goes through, host and port.
+    pub(crate) fn set_proxy(&self, proxy: &str) {
+        let _ = self.proxy.set(proxy.to_owned());
+    }
+
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -346,9 +382,17 @@ impl Call {
         self.host.get().map(String::as_str)
     }
 
+    pub(crate) fn proxy(&self) -> Option<&str> {
+        self.proxy.get().map(String::as_str)
+    }
+
     /// Tells the log of something that happened to this call.
     pub(crate) fn log<'a>(&self, level: Level, event: &'static str, fields: impl FnOnce() -> Fields<'a>) {
         log::write(self, level, event, fields);
+    }
+
+    pub(crate) fn entered(&self) -> Instant {
+        self.entered
     }
 
     pub(crate) fn elapsed(&self) -> Duration {

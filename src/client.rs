@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 use crate::call::{Call, Cause, Purpose};
 use crate::cancel::Cancels;
 use crate::code::Code;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
-use crate::failure::{Failure, Said};
-use crate::fork::Lock;
+use crate::credential::{Credential, LogIn, NoToken, Source};
+use crate::failure::{Failure, Said, Verdict};
 use crate::json;
 use crate::log::{Fields, Level};
 use crate::mask::mask;
@@ -22,6 +22,7 @@ use crate::memory::{self, NoMemory};
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::path;
+use crate::secret::Secret;
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A client of one server. Any number of threads may use it at once.
 pub struct Client {
     config: Config,
-    token: Lock<Option<Secret>>,
+    credential: Credential,
     connection: Connection,
     cancels: Arc<Cancels>,
 }
@@ -46,7 +47,6 @@ struct Request<'a> {
     body: &'a str,
     /// Whether a success has a task number.
     numbered: bool,
-    token: &'a Secret,
     /// What of the body no document may repeat.
     private: &'a dyn Fn() -> Result<Vec<Zeroizing<String>>, NoMemory>,
 }
@@ -59,8 +59,9 @@ impl Client {
     pub fn new(config: &str) -> Result<Client, Failure> {
         let mut config = Config::read(config)?;
         let connection = Connection::new(&config)?;
-        let token = Lock::new(config.token.take());
-        Ok(Client { config, token, connection, cancels: Cancels::new() })
+        let source = std::mem::replace(&mut config.source, Source::Caller);
+        let credential = Credential::new(source, config.token.take());
+        Ok(Client { config, credential, connection, cancels: Cancels::new() })
     }
 
     /// The configuration in force as JSON, secrets masked.
@@ -71,13 +72,10 @@ impl Client {
     /// Puts another token in the place of the client's. Calls in flight go on with the one they started with.
     ///
     /// # Errors
-    /// [`Code::BadArgument`] for a token that is empty or that no header can carry; the old one stays.
+    /// [`Code::BadArgument`] for a token that is empty or that no header can carry, and for a client that gets its
+    /// tokens by itself; the old one stays.
     pub fn set_token(&self, token: &str) -> Result<(), Failure> {
-        let token = Secret::token(token)
-            .map_err(|problem| Failure::plain(Code::BadArgument, format!("the token {problem}; the old one stays")))?;
-        let old = self.token.with(|place| place.replace(token));
-        drop(old);
-        Ok(())
+        self.credential.set(token)
     }
 
     /// Makes an appointment: the server's answer, byte for byte.
@@ -131,14 +129,7 @@ impl Client {
         }
         #[cfg(feature = "planted-panic")]
         plant("panic-before-", &task);
-        let token = self.token()?;
-        let request = Request {
-            path: contract::PATH,
-            body: &task.body,
-            numbered: true,
-            token: &token,
-            private: &|| task.private(),
-        };
+        let request = Request { path: contract::PATH, body: &task.body, numbered: true, private: &|| task.private() };
         let result = self.carry_out(call, &request);
         #[cfg(feature = "planted-panic")]
         plant("panic-after-", &task);
@@ -155,9 +146,8 @@ impl Client {
         let wrong = |name: &str, problem: &str| Failure::plain(Code::BadArgument, format!("{name} {problem}"));
         path::check(path, contract::PATH).map_err(|problem| wrong("path", problem))?;
         json::check(body).map_err(|problem| wrong("body_json", &format!("is not JSON: {problem}")))?;
-        let token = self.token()?;
         let private = || json::texts(json::value(body).into_iter());
-        let request = Request { path, body, numbered: false, token: &token, private: &private };
+        let request = Request { path, body, numbered: false, private: &private };
         self.carry_out(call, &request)
     }
 
@@ -169,42 +159,138 @@ impl Client {
         call.obey(self.cancels.ticket(options.call_id.as_deref()));
         call.within(options.timeout.unwrap_or(self.config.timeout));
         call.set_host(&self.config.base.authority);
-    }
-
-    fn token(&self) -> Result<Secret, Failure> {
-        self.token.with(|token| token.clone()).ok_or_else(|| {
-            let what = "the client has no token: give one in its configuration or set one";
-            Failure::plain(Code::Forbidden, what)
-        })
+        if let Some(proxy) = &self.config.proxy {
+            call.set_proxy(&proxy.authority);
+        }
     }
 
     /// Tries until it is done, or until another try would do no good or could do harm.
     fn carry_out(&self, call: &Rc<Call>, request: &Request) -> Result<String, Failure> {
         let _scope = call.enter();
+        let mut at_hand = self.credential.at_hand()?;
+        // The one refusal that another token may mend.
+        let mut refusal: Option<(Secret, Failure)> = None;
         loop {
-            call.attempt(self.config.connect_timeout);
-            let attempt = Some(call.attempts());
-            call.log(Level::Detail, "attempt", || Fields { attempt, ..Fields::default() });
-            let answer = self.connection.post(call, request.path, request.token, request.body);
-            let failure = match self.judge(call, answer, request) {
-                Ok(body) => return Ok(body),
-                Err(failure) => failure,
+            call.attempt();
+            let token = match at_hand.take() {
+                Some(token) => Ok(token),
+                None => {
+                    let refused = refusal.as_ref().map(|(token, _)| token);
+                    self.credential.another(call, refused, |login| self.log_in(call, login))
+                }
+            };
+            let failure = match token {
+                Ok(token) => match self.attempt(call, request, &token) {
+                    Ok(body) => return Ok(body),
+                    Err(failure) if refusal.is_none() && self.is_refusal(call, &failure) => {
+                        call.log(Level::Warning, "refused", || Fields {
+                            attempt: Some(call.attempts()),
+                            ..of(&failure)
+                        });
+                        refusal = Some((token, failure));
+                        continue;
+                    }
+                    Err(failure) => {
+                        at_hand = Some(token);
+                        failure
+                    }
+                },
+                Err(NoToken::Failed(failure)) => failure.of(call),
+                Err(NoToken::Same(note)) => {
+                    let none = || Failure::plain(Code::Forbidden, "the client has no token").of(call);
+                    return Err(refusal.map_or_else(none, |(_, failure)| failure).noting(&note));
+                }
             };
             let (code, outcome) = failure.of_last_try();
-            if !self.may_try_again(code, outcome) || call.attempts() > self.config.retries {
+            let tries = call.attempts() - u32::from(refusal.is_some());
+            if failure.is_final() || !self.may_try_again(code, outcome) || tries > self.config.retries {
                 return Err(failure);
             }
             let asked = Duration::from_millis(failure.retry_after_ms().unwrap_or(0));
-            let pause = asked.saturating_add(jitter(call.attempts()));
+            let pause = asked.saturating_add(jitter(tries));
             if pause >= call.left() {
                 return Err(failure);
             }
+            let attempt = Some(call.attempts());
             call.log(Level::Warning, "retry", || Fields { attempt, ..of(&failure) });
             let pause_ms = u64::try_from(pause.as_millis()).ok();
             call.log(Level::Information, "pause", || Fields { attempt, pause_ms, ..Fields::default() });
             drop(failure);
             call.pause(pause, outcome == Some(Outcome::Unknown)).map_err(|cause| Failure::stopped(call, &cause))?;
         }
+    }
+
+    /// One try with one token.
+    fn attempt(&self, call: &Rc<Call>, request: &Request, token: &Secret) -> Result<String, Failure> {
+        call.connect_within(self.config.connect_timeout);
+        call.log(Level::Detail, "attempt", || Fields { attempt: Some(call.attempts()), ..Fields::default() });
+        let answer = self.connection.post(call, request.path, Some(token), request.body);
+        self.judge(call, answer, request, token)
+    }
+
+    /// Whether the server refused the token, so that another one may do, and did nothing.
+    fn is_refusal(&self, call: &Call, failure: &Failure) -> bool {
+        call.status().is_some_and(|status| self.credential.renews_on(status))
+            && failure.of_last_try().1 == Some(Outcome::NotCreated)
+    }
+
+    /// Gets a token for a call, in its time. What fails here made no appointment.
+    fn log_in(&self, call: &Rc<Call>, login: &LogIn) -> Result<Secret, Failure> {
+        let own = call.log_in();
+        let _scope = own.enter();
+        own.connect_within(self.config.connect_timeout);
+        own.log(Level::Detail, "login", Fields::default);
+        let answer = self.connection.post(&own, &login.path, None, login.body.expose());
+        let result = self.token_of(&own, answer, login);
+        own.log(Level::Information, "answer", || {
+            let code = result.as_ref().map_or_else(|failure| failure.code(), |_| Code::Ok);
+            let (code, name) = (Some(code.value()), Some(code.name()));
+            Fields { http_status: own.status(), code, name, ..Fields::default() }
+        });
+        result
+    }
+
+    /// The token in the answer to a log-in.
+    fn token_of(&self, call: &Call, mut answer: Answer, login: &LogIn) -> Result<Secret, Failure> {
+        let max = self.config.max_response_bytes;
+        let pointer = &login.token_pointer;
+        // 503 is no matter of doubt here: a log-in makes nothing.
+        let (code, meaning, body) = match call.status().map(|status| contract::status(status, true)) {
+            Some(Status::Decided(verdict)) => {
+                call.hurry(REST);
+                let body = answer.whole(call, max).ok().map(Zeroizing::new);
+                let status = call.status().unwrap_or_default();
+                match verdict.code {
+                    Code::Forbidden | Code::Rejected => (Code::Forbidden, format!("refused it (HTTP {status})"), body),
+                    Code::NotFound => (Code::NotFound, format!("does not know login.path (HTTP {status})"), body),
+                    code => (code, verdict.meaning, body),
+                }
+            }
+            Some(Status::Success) | None => {
+                let body = Zeroizing::new(answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?);
+                let (code, meaning) = match json::string_at(&body, pointer) {
+                    Ok(token) => match Secret::token(&token) {
+                        Ok(token) => return Ok(token),
+                        Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}")),
+                    },
+                    Err(failure) if failure.code() == Code::NoValue => {
+                        (Code::Forbidden, format!("gave no token at {pointer}, by which it refused it"))
+                    }
+                    Err(failure) => {
+                        (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()))
+                    }
+                };
+                (code, meaning, Some(body))
+            }
+        };
+        let message = body.as_deref().and_then(|body| contract::message(body));
+        let server_message = message.and_then(|message| {
+            let private = json::texts(json::value(login.body.expose()).into_iter()).ok()?;
+            mask(&message, &memory::collect(private.iter().map(|text| text.as_str())).ok()?, LONGEST_MESSAGE)
+        });
+        // Its body may hold a token somewhere else.
+        let said = Said { retry_after_ms: answer.retry_after_ms(), server_message, server_body: None };
+        Err(Failure::answered(call, Verdict { code, outcome: Outcome::NotCreated, meaning }, said))
     }
 
     /// Whether a failure may pass, and trying again makes nothing twice.
@@ -221,7 +307,7 @@ impl Client {
     }
 
     /// What the answer, or the lack of one, means.
-    fn judge(&self, call: &Rc<Call>, mut answer: Answer, request: &Request) -> Result<String, Failure> {
+    fn judge(&self, call: &Rc<Call>, mut answer: Answer, request: &Request, token: &Secret) -> Result<String, Failure> {
         if !call.sent() && call.status().is_some() {
             // An answer to a request of which nothing went out is no answer to it.
             let cause = Cause::Broken("it was answered before the request was sent".to_owned());
@@ -250,7 +336,7 @@ impl Client {
         };
         // Where there is no memory for what no document may repeat, none of the server's words are.
         let private = (request.private)().ok();
-        let secrets = private.iter().flatten().map(|text| text.as_str()).chain(std::iter::once(request.token.expose()));
+        let secrets = private.iter().flatten().map(|text| text.as_str()).chain(std::iter::once(token.expose()));
         let secrets = memory::collect(secrets).ok().filter(|_| private.is_some());
         let masked = |text: Option<String>, longest| mask(&text?, secrets.as_ref()?, longest);
         let said = Said {

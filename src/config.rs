@@ -1,32 +1,35 @@
 //! The configuration: its keys, their ranges and defaults. A key of a part that is not built is unknown here.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use ureq::http::Uri;
-use zeroize::Zeroizing;
 
+use crate::address::{self, Base};
 use crate::code::Code;
+use crate::contract;
+use crate::credential::{self, LogIn, Source};
 use crate::failure::{Failure, Problem};
 use crate::json;
 use crate::keys::Keys;
-use crate::tls;
+use crate::proxy::{self, Proxy};
+use crate::secret::Secret;
+use crate::{memory, path, tls};
 
 /// No time of the configuration may be longer: an hour.
 pub(crate) const LONGEST_MS: u64 = 3_600_000;
 const MOST_BYTES: u64 = 1 << 30;
-/// What fits into one header line of ours with room to spare, and into those that servers accept.
-const LONGEST_TOKEN: usize = 8 * 1024;
-const LONGEST_URL: usize = 2 * 1024;
 const LONGEST_USER_AGENT: usize = 256;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
     "base_url",
     "allow_http",
     "token",
+    "token_file",
+    "login",
+    "proxy",
     "timeout_ms",
     "connect_timeout_ms",
     "max_response_bytes",
@@ -40,11 +43,16 @@ const KEYS: [&str; 15] = [
     "idle_timeout_ms",
     "keep_bodies",
 ];
+const LOGIN_KEYS: [&str; 4] = ["path", "body", "token_pointer", "refresh_on"];
+const LOGIN_PLACES: [&str; 4] = ["login.path", "login.body", "login.token_pointer", "login.refresh_on"];
 
 /// A client's configuration, checked.
 pub(crate) struct Config {
     pub base: Base,
     pub token: Option<Secret>,
+    /// Where other tokens come from.
+    pub source: Source,
+    pub proxy: Option<Arc<Proxy>>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
     pub max_response_bytes: usize,
@@ -62,49 +70,6 @@ pub(crate) struct Config {
     pub in_force: String,
 }
 
-/// Where the server is.
-pub(crate) struct Base {
-    /// Without a slash at its end.
-    pub url: String,
-    /// Host and port as the URL names them, for messages.
-    pub authority: String,
-    /// The host alone, an IPv6 address without its brackets.
-    pub host: String,
-    pub port: u16,
-    pub https: bool,
-}
-
-/// A text that is wiped when it is dropped, and shown nowhere.
-#[derive(Clone)]
-pub(crate) struct Secret(Arc<Zeroizing<String>>);
-
-impl Secret {
-    /// A token that a header can carry.
-    pub(crate) fn token(text: &str) -> Result<Secret, &'static str> {
-        if text.is_empty() {
-            return Err("is empty");
-        }
-        if text.len() > LONGEST_TOKEN {
-            return Err("is longer than 8192 bytes, more than servers accept in a header");
-        }
-        if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
-            return Err("holds a control character or one outside ASCII, which no header can carry");
-        }
-        if text.starts_with(' ') || text.ends_with(' ') {
-            return Err("starts or ends with a blank, which no header carries");
-        }
-        if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
-            return Err("starts with the word Bearer, which the library puts before the token itself");
-        }
-        Ok(Secret(Arc::new(Zeroizing::new(text.to_owned()))))
-    }
-
-    /// The text, for the header that carries it and for masking.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
 /// What the caller is shown: every key that is in force.
 #[derive(Serialize)]
 struct InForce<'a> {
@@ -112,6 +77,13 @@ struct InForce<'a> {
     allow_http: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<LogInInForce<'a>>,
+    /// The one that calls go through, wherever it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<&'a str>,
     timeout_ms: u64,
     connect_timeout_ms: u64,
     max_response_bytes: u64,
@@ -127,6 +99,14 @@ struct InForce<'a> {
     keep_bodies: bool,
 }
 
+#[derive(Serialize)]
+struct LogInInForce<'a> {
+    path: &'a str,
+    body: &'static str,
+    token_pointer: &'a str,
+    refresh_on: &'a [u16],
+}
+
 impl Config {
     /// Reads a configuration and the files that it names.
     ///
@@ -136,10 +116,20 @@ impl Config {
         let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
         let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("configuration", problem)]))?;
         let mut problems = Vec::new();
-        let mut keys = Keys::new("", object, &KEYS, &tls::settings::PLACES, &mut problems);
+        let deeper = [&tls::settings::PLACES[..], &LOGIN_PLACES].concat();
+        let mut keys = Keys::new("", object, &KEYS, &deeper, &mut problems);
         let allow_http = keys.boolean("allow_http", false);
         let base = keys.base_url(allow_http);
-        let token = keys.secret_token();
+        let mut token = keys.secret_token();
+        let token_file = keys.token_file(&mut token);
+        let login_members = keys.get("login").is_some().then(|| keys.object("login"));
+        let proxy = keys.proxy(base.as_ref());
+        let sources = ["token", "token_file", "login"].into_iter().filter(|key| keys.get(key).is_some());
+        if let [_, others @ ..] = sources.collect::<Vec<_>>().as_slice() {
+            for key in others {
+                keys.problem(key, "is one too many: give one of token, token_file and login");
+            }
+        }
         let timeout_ms = keys.integer("timeout_ms", 15_000, 1..=LONGEST_MS);
         let connect_timeout_ms = keys.integer("connect_timeout_ms", 5_000, 1..=LONGEST_MS);
         let max_response_bytes = keys.integer("max_response_bytes", 1 << 20, 1..=MOST_BYTES);
@@ -153,6 +143,8 @@ impl Config {
         let idle_timeout_ms = keys.integer("idle_timeout_ms", 4_000, 0..=LONGEST_MS);
         let keep_bodies = keys.boolean("keep_bodies", false);
 
+        let login =
+            login_members.and_then(|members| log_in(Keys::new("login.", members, &LOGIN_KEYS, &[], &mut problems)));
         let https = base.as_ref().is_some_and(|base| base.https);
         let tls = tls::settings::read(tls_members, https, &mut problems);
         let Some(base) = base.filter(|_| problems.is_empty()) else {
@@ -161,7 +153,15 @@ impl Config {
         let in_force = InForce {
             base_url: &base.url,
             allow_http,
-            token: token.as_ref().map(|_| "***"),
+            token: token.as_ref().filter(|_| token_file.is_none()).map(|_| "***"),
+            token_file: token_file.as_deref(),
+            login: login.as_ref().map(|login| LogInInForce {
+                path: &login.path,
+                body: "***",
+                token_pointer: &login.token_pointer,
+                refresh_on: &login.refresh_on,
+            }),
+            proxy: proxy.as_ref().map(|proxy| proxy.in_force.as_str()),
             timeout_ms,
             connect_timeout_ms,
             max_response_bytes,
@@ -180,6 +180,12 @@ impl Config {
         Ok(Config {
             base,
             token,
+            source: match (token_file, login) {
+                (Some(path), _) => Source::File(path),
+                (None, Some(login)) => Source::LogIn(login),
+                (None, None) => Source::Caller,
+            },
+            proxy: proxy.map(Arc::new),
             timeout: Duration::from_millis(timeout_ms),
             connect_timeout: Duration::from_millis(connect_timeout_ms),
             max_response_bytes: usize::try_from(max_response_bytes).unwrap_or(usize::MAX),
@@ -203,6 +209,26 @@ impl Keys<'_, '_> {
         Secret::token(&text).map_err(|problem| self.problem("token", problem)).ok()
     }
 
+    /// Reads the token that a file holds into the place of the client's.
+    fn token_file(&mut self, token: &mut Option<Secret>) -> Option<PathBuf> {
+        let text = self.string("token_file")?;
+        let path = PathBuf::from(text.as_str());
+        match credential::read(&path) {
+            Ok(read) => *token = Some(read),
+            Err(problem) => self.problem_with("token_file", problem, Some(&text)),
+        }
+        Some(path)
+    }
+
+    /// The proxy to this server, where there is one.
+    fn proxy(&mut self, base: Option<&Base>) -> Option<Proxy> {
+        let text = self.string("proxy")?;
+        proxy::read(&text, base).unwrap_or_else(|problem| {
+            self.problem("proxy", problem);
+            None
+        })
+    }
+
     fn user_agent(&mut self) -> Option<String> {
         let text = self.string("user_agent")?;
         let fits = text.len() <= LONGEST_USER_AGENT
@@ -222,11 +248,11 @@ impl Keys<'_, '_> {
             return None;
         }
         let text = self.string("base_url")?;
-        match base(&text, allow_http) {
+        match address::base(&text, allow_http) {
             Ok(base) => Some(base),
             Err(problem) => {
                 // A password or a key may stand in it.
-                let plain = !text.contains(['@', '?', '#']) && text.len() <= LONGEST_URL;
+                let plain = !text.contains(['@', '?', '#']) && text.len() <= address::LONGEST;
                 self.problem_with("base_url", problem, plain.then_some(text.as_str()));
                 None
             }
@@ -234,113 +260,43 @@ impl Keys<'_, '_> {
     }
 }
 
-/// Takes a base URL apart.
-fn base(text: &str, allow_http: bool) -> Result<Base, String> {
-    const FORM: &str = "must be https://host[:port][/prefix]";
-    if text.len() > LONGEST_URL {
-        return Err(format!("is longer than {LONGEST_URL} bytes"));
+/// How to log in; `None` when something is wrong with it.
+fn log_in(mut keys: Keys) -> Option<LogIn> {
+    for key in ["path", "body", "token_pointer"] {
+        if keys.get(key).is_none() {
+            keys.problem(key, "is missing, and required in login");
+        }
     }
-    if !text.is_ascii() {
-        return Err("holds characters outside ASCII; a host name is written in its xn-- form, a path with %".to_owned());
-    }
-    if let Some(part) = [('@', "a user"), ('?', "a query"), ('#', "a fragment"), ('\\', "a backslash")]
-        .into_iter()
-        .find_map(|(sign, part)| text.contains(sign).then_some(part))
-    {
-        return Err(format!("{FORM}, without {part}"));
-    }
-    let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
-    let https = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(FORM.to_owned()),
-    };
-    let bracketed = uri.host().and_then(|host| host.strip_prefix('[')?.strip_suffix(']'));
-    let host = bracketed.or(uri.host()).unwrap_or_default().to_owned();
-    // What stands after the host must be a port and nothing else; `Uri` takes "host:" and "host:99999" too.
-    let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-    let port = match uri.host().and_then(|host| authority.strip_prefix(host)) {
-        Some("") => Some(if https { 443 } else { 80 }),
-        Some(after) => after
-            .strip_prefix(':')
-            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|port| port.parse::<u16>().ok())
-            .filter(|port| *port > 0),
-        None => None,
-    };
-    let Some(port) = port.filter(|_| !host.is_empty()) else {
-        return Err(format!("{FORM}, with a port from 1 to 65535"));
-    };
-    let named = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => rustls::pki_types::ServerName::try_from(host.as_str()).is_ok(),
-    };
-    if !named {
-        return Err(format!("{FORM}, with a host name of letters, digits, hyphens and dots, or an IP address"));
-    }
-    let loopback = host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    if !https && !loopback && !allow_http {
-        return Err("is http to a host that is not this machine, where anyone on the way could read the token; \
-                    use https, or set allow_http"
-            .to_owned());
-    }
-    let url = text.trim_end_matches('/').to_owned();
-    Ok(Base { url, authority, host, port, https })
+    let path = keys.string("path").filter(|path| match path::check(path, contract::PATH) {
+        Ok(()) => true,
+        Err(problem) => {
+            keys.problem_with("path", problem, Some(path));
+            false
+        }
+    });
+    let body = keys.get("body").and_then(|body| memory::join(&[body.get()]).ok()).map(Secret::new);
+    let token_pointer = keys.string("token_pointer").filter(|pointer| {
+        let is_pointer = json::is_pointer(pointer);
+        if !is_pointer {
+            let wanted = "must be a JSON pointer (RFC 6901), such as /info/token";
+            keys.problem_with("token_pointer", wanted, Some(pointer));
+        }
+        is_pointer
+    });
+    let wanted = "statuses by which a server refuses a token and does nothing, as in [401,403]";
+    let allowed = |status: &u64| u16::try_from(*status).is_ok_and(contract::is_refusal);
+    let refresh_on = keys.integers("refresh_on", &[401, 403], wanted, allowed)?;
+    Some(LogIn {
+        path: path?.to_string(),
+        body: body?,
+        token_pointer: token_pointer?.to_string(),
+        refresh_on: refresh_on.into_iter().filter_map(|status| u16::try_from(status).ok()).collect(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base_urls_are_taken_apart() {
-        for (text, host, port, url) in [
-            ("https://arctos.bank.example", "arctos.bank.example", 443, "https://arctos.bank.example"),
-            (
-                "https://arctos.bank.example:8443/a/b/",
-                "arctos.bank.example",
-                8443,
-                "https://arctos.bank.example:8443/a/b",
-            ),
-            ("http://127.1.2.3:1/", "127.1.2.3", 1, "http://127.1.2.3:1"),
-            ("http://[::1]:8080", "::1", 8080, "http://[::1]:8080"),
-            ("http://localhost", "localhost", 80, "http://localhost"),
-            ("HTTPS://Host.example/x", "Host.example", 443, "HTTPS://Host.example/x"),
-        ] {
-            let base = base(text, false).unwrap();
-            assert_eq!((base.host.as_str(), base.port, base.url.as_str()), (host, port, url), "{text}");
-        }
-        for text in [
-            "",
-            "host",
-            "host:443",
-            "/path",
-            "ftp://host",
-            "https://",
-            "https:///x",
-            "https://user@host",
-            "https://user:pw@host",
-            "https://host?q",
-            "https://host/x#f",
-            "https://host/a\\b",
-            "https://host:",
-            "https://host:0",
-            "https://host:65536",
-            "https://ho st",
-            "https://h\u{f6}st",
-            "http://bank.example",
-            "http://10.0.0.1",
-            "https://ho_st!",
-            "https://host:8443x",
-            "https://host:+443",
-            "https://[host]",
-            "https://-",
-        ] {
-            assert!(base(text, false).is_err(), "{text}");
-        }
-        assert!(base("http://bank.example", true).is_ok());
-    }
 
     #[test]
     fn everything_wrong_is_listed_and_no_secret_shown() {

@@ -53,11 +53,11 @@ pub(crate) struct Verdict {
 }
 
 /// Why a function failed: a code, one sentence, and what is known of the appointment.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Failure(Box<Document>);
 
 /// The error document, in the order of its keys.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Document {
     #[serde(serialize_with = "code_value")]
     code: Code,
@@ -67,6 +67,8 @@ struct Document {
     call: Option<About>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
     version: &'static str,
@@ -80,10 +82,13 @@ struct Document {
     server_body: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
+    /// Whether another try would bring no more, whatever the code.
+    #[serde(skip)]
+    is_final: bool,
 }
 
 /// What only the failure of a call that makes an appointment has to say.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct About {
     #[serde(serialize_with = "outcome_word")]
     outcome: Outcome,
@@ -115,6 +120,7 @@ impl Failure {
             message: message.into(),
             call: None,
             host: None,
+            proxy: None,
             time: OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()),
             version: crate::VERSION,
             retry_after_ms: None,
@@ -122,6 +128,7 @@ impl Failure {
             server_message: None,
             server_body: None,
             problems: Vec::new(),
+            is_final: false,
         }))
     }
 
@@ -154,13 +161,25 @@ impl Failure {
     pub(crate) fn stopped(call: &Call, cause: &Cause) -> Failure {
         let host = call.host().unwrap_or_default();
         let phase = call.current_phase();
-        let gone = if call.sent() { "the request had gone out" } else { "nothing of the request had gone out" };
+        let gone = match call.purpose() {
+            Purpose::LogIn => "the request itself had not gone out",
+            _ if call.sent() => "the request had gone out",
+            _ => "nothing of the request had gone out",
+        };
+        let proxy = call.proxy().map(|proxy| format!("the proxy {proxy}"));
+        // Who the name and the connection belong to.
+        let next = proxy.as_deref().unwrap_or(host);
         let (code, message) = match cause {
-            Cause::Resolve(why) => (Code::Connect, format!("{host} could not be resolved: {why}")),
-            Cause::Connect(why) => (Code::Connect, format!("no connection to {host}: {why}")),
+            Cause::Resolve(why) => (Code::Connect, format!("{next} could not be resolved: {why}")),
+            Cause::Connect(why) if phase == Phase::Handshake => {
+                let through = proxy.as_ref().map(|proxy| format!(" through {proxy}")).unwrap_or_default();
+                (Code::Connect, format!("no connection to {host}{through}: {why}"))
+            }
+            Cause::Connect(why) => (Code::Connect, format!("no connection to {next}: {why}")),
+            Cause::Proxy { why, .. } => (Code::Connect, format!("{next} {why}")),
             Cause::Tls(why) if phase == Phase::Handshake => (Code::Tls, format!("no TLS with {host}: {why}")),
             Cause::Tls(why) => (Code::Tls, format!("TLS with {host} failed: {why}; {gone}")),
-            Cause::Deadline(limit) => (Code::Timeout, timeout_message(host, phase, *limit, gone)),
+            Cause::Deadline(limit) => (Code::Timeout, timeout_message(host, proxy.as_deref(), phase, *limit, gone)),
             Cause::Cancelled if phase == Phase::Pause => {
                 (Code::Cancelled, format!("the call to {host} was cancelled between two tries"))
             }
@@ -168,13 +187,17 @@ impl Failure {
             Cause::Broken(why) => (Code::Broken, format!("the connection to {host} broke: {why}; {gone}")),
             Cause::Unreadable(why) => (Code::BadResponse, format!("the answer of {host} cannot be read: {why}")),
         };
-        Failure::plain(code, message).of(call)
+        let mut failure = Failure::plain(code, of_log_in(call, message)).of(call);
+        failure.0.is_final = matches!(cause, Cause::Proxy { passes: false, .. });
+        failure
     }
 
     /// The failure of a call whose answer has a meaning.
     pub(crate) fn answered(call: &Call, verdict: Verdict, said: Said) -> Failure {
         let host = call.host().unwrap_or_default();
-        let mut failure = Failure::plain(verdict.code, format!("{host} {}", verdict.meaning));
+        let message = of_log_in(call, format!("{host} {}", verdict.meaning));
+        let mut failure = Failure::plain(verdict.code, message);
+        failure.0.http_status = call.status();
         failure.relate(call, verdict.outcome);
         failure.0.retry_after_ms = said.retry_after_ms;
         failure.0.server_message = said.server_message;
@@ -190,7 +213,7 @@ impl Failure {
 
     fn relate(&mut self, call: &Call, last: Outcome) {
         let doubt = match call.purpose() {
-            Purpose::Local => return,
+            Purpose::Local | Purpose::LogIn => return,
             Purpose::Appointment => "the appointment may have been made",
             Purpose::Request => "it may have been carried out",
         };
@@ -201,7 +224,8 @@ impl Failure {
             self.0.message.push_str(&format!("; {doubt}{by}"));
         }
         self.0.host = call.host().map(str::to_owned);
-        self.0.http_status = call.status();
+        self.0.proxy = call.proxy().map(str::to_owned);
+        self.0.http_status = call.status().or(self.0.http_status);
         self.0.call = Some(About {
             outcome,
             last,
@@ -215,6 +239,17 @@ impl Failure {
     /// How this failure ends a try: its code, and its outcome without what tries before it left open.
     pub(crate) fn of_last_try(&self) -> (Code, Option<Outcome>) {
         (self.0.code, self.0.call.as_ref().map(|call| call.last))
+    }
+
+    /// Whether another try would bring no more, whatever the code.
+    pub(crate) fn is_final(&self) -> bool {
+        self.0.is_final
+    }
+
+    /// The same with something more to say.
+    pub(crate) fn noting(mut self, note: &str) -> Failure {
+        self.0.message.push_str(&format!("; {note}"));
+        self
     }
 
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
@@ -269,19 +304,28 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-fn timeout_message(host: &str, phase: Phase, limit: Limit, gone: &str) -> String {
+/// A message that says it where it is not the call itself that failed.
+fn of_log_in(call: &Call, message: String) -> String {
+    if call.purpose() == Purpose::LogIn { format!("the log-in failed: {message}") } else { message }
+}
+
+fn timeout_message(host: &str, proxy: Option<&str>, phase: Phase, limit: Limit, gone: &str) -> String {
     let limit = match limit {
         Limit::Call(time) => format!("within timeout_ms ({} ms)", time.as_millis()),
         Limit::Connect(time) => format!("within connect_timeout_ms ({} ms)", time.as_millis()),
         Limit::Rest => "in time".to_owned(),
     };
-    let what = match phase {
-        Phase::Resolve => "the name was not resolved",
-        Phase::Connect => "no connection",
-        Phase::Handshake => "the TLS handshake did not end",
-        Phase::Request => "the server did not take the request",
-        Phase::Answer => "no whole answer",
-        Phase::Pause => "no further try",
+    let what = match (phase, proxy) {
+        (Phase::Resolve, Some(proxy)) => &format!("the name of {proxy} was not resolved"),
+        (Phase::Resolve, None) => "the name was not resolved",
+        (Phase::Connect, Some(proxy)) => &format!("no connection to {proxy}"),
+        (Phase::Connect, None) => "no connection",
+        (Phase::Tunnel, _) => &format!("{} opened no way to it", proxy.unwrap_or("the proxy")),
+        (Phase::Handshake, _) => "the TLS handshake did not end",
+        (Phase::LogIn, _) => "no token came from the log-in of another call",
+        (Phase::Request, _) => "the server did not take the request",
+        (Phase::Answer, _) => "no whole answer",
+        (Phase::Pause, _) => "no further try",
     };
     format!("{host}: {what} {limit}; {gone}")
 }

@@ -229,6 +229,19 @@ pub(crate) fn value(text: &str) -> Option<&RawValue> {
     parse(text).ok()
 }
 
+/// The elements of an array; `None` of anything else.
+pub(crate) fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    if kind(value) != "an array" {
+        return None;
+    }
+    parse(value.get()).ok().map(|Array(elements)| elements)
+}
+
+/// Whether a text is an RFC 6901 pointer.
+pub(crate) fn is_pointer(text: &str) -> bool {
+    tokens(text).is_ok()
+}
+
 /// `text` as a JSON string, quotes included.
 pub(crate) fn quoted(text: &str) -> Result<Zeroizing<String>, NoMemory> {
     memory::json(text)
@@ -251,6 +264,24 @@ pub(crate) fn splice(text: &str, range: Range<usize>, parts: &[&str]) -> Result<
 /// [`Code::NoValue`] when nothing is there; [`Code::BadArgument`] for a text that is not JSON, a pointer that is
 /// none, a member that stands twice, and a string that holds U+0000 or half a surrogate pair.
 pub fn get(json: &str, pointer: &str) -> Result<Zeroizing<String>, Failure> {
+    let value = find(json, pointer)?;
+    if !value.get().starts_with('"') {
+        return Ok(memory::join(&[value.get()])?);
+    }
+    text(value)
+}
+
+/// The contents of the string at an RFC 6901 pointer; anything else in its place is as nothing.
+///
+/// # Errors
+/// As of [`get`].
+pub(crate) fn string_at(json: &str, pointer: &str) -> Result<Zeroizing<String>, Failure> {
+    let value = find(json, pointer)?;
+    if value.get().starts_with('"') { text(value) } else { Err(no_value()) }
+}
+
+/// The value at a pointer.
+fn find<'a>(json: &'a str, pointer: &str) -> Result<&'a RawValue, Failure> {
     let mut value: &RawValue = parse(json).map_err(not_json)?;
     for token in tokens(pointer)? {
         value = match child(value, &token)? {
@@ -258,9 +289,11 @@ pub fn get(json: &str, pointer: &str) -> Result<Zeroizing<String>, Failure> {
             None => return Err(no_value()),
         };
     }
-    if !value.get().starts_with('"') {
-        return Ok(memory::join(&[value.get()])?);
-    }
+    Ok(value)
+}
+
+/// The contents of a string.
+fn text(value: &RawValue) -> Result<Zeroizing<String>, Failure> {
     let refused = |why: &str| Err(Failure::plain(Code::BadArgument, format!("the string at the pointer holds {why}")));
     match contents(value.get())? {
         Some(text) if text.contains('\0') => refused("U+0000, which no C text can"),

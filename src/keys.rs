@@ -99,6 +99,34 @@ impl<'a, 'p> Keys<'a, 'p> {
         number
     }
 
+    /// A list of integers, each of which must be `allowed`; `None` when one is not.
+    pub(crate) fn integers(
+        &mut self,
+        key: &str,
+        default: &[u64],
+        wanted: &str,
+        allowed: impl Fn(&u64) -> bool,
+    ) -> Option<Vec<u64>> {
+        let Some(value) = self.get(key) else { return Some(default.to_vec()) };
+        let Some(elements) = json::elements(value) else {
+            self.wrong_type(key, value, &format!("an array of {wanted}"));
+            return None;
+        };
+        let mut numbers = Vec::new();
+        for element in elements {
+            match element.get().parse().ok().filter(&allowed) {
+                Some(number) => numbers.push(number),
+                None => {
+                    let shown: Option<String> =
+                        (json::kind(element) == "a number").then(|| element.get().chars().take(32).collect());
+                    self.problem_with(key, format!("must be an array of {wanted}"), shown.as_deref());
+                    return None;
+                }
+            }
+        }
+        Some(numbers)
+    }
+
     /// A string, wiped after use, for it may be a secret.
     pub(crate) fn string(&mut self, key: &str) -> Option<Zeroizing<String>> {
         let value = self.get(key)?;

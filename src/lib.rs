@@ -18,6 +18,7 @@
 //!
 //! `docs/architecture.md` is the same in prose; `docs/contract.md` numbers the decisions that comments cite.
 
+mod address;
 mod call;
 mod cancel;
 mod client;
@@ -25,6 +26,7 @@ mod code;
 mod config;
 mod connection;
 mod contract;
+mod credential;
 mod failure;
 pub mod ffi;
 mod field;
@@ -38,6 +40,8 @@ mod nearest;
 mod options;
 mod outcome;
 mod path;
+mod proxy;
+mod secret;
 mod sys;
 mod tls;
 

@@ -12,8 +12,8 @@ pub(super) enum Head {
     Partial,
     /// An interim answer (1xx but 101) of this length; the answer itself follows.
     Interim(usize),
-    /// The head of the answer.
-    Final(u16),
+    /// The head of the answer: its status and its length.
+    Final(u16, usize),
     /// No HTTP/1 answer.
     Unreadable(&'static str),
 }
@@ -42,7 +42,7 @@ pub(super) fn read(bytes: &[u8]) -> Head {
             return match status {
                 _ if length > LONGEST => Head::Unreadable("its head is longer than 64 KiB"),
                 100 | 102..=199 => Head::Interim(length),
-                _ => Head::Final(status),
+                _ => Head::Final(status, length),
             };
         }
     }
@@ -73,12 +73,12 @@ mod tests {
             ("HT", Head::Partial),
             ("HTTP/1.1 200 OK\r\n", Head::Partial),
             ("HTTP/1.1 200 OK\r\nA: b\r\n\r", Head::Partial),
-            ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n{", Head::Final(200)),
-            ("\r\nHTTP/1.0 404\n\n", Head::Final(404)),
-            ("HTTP/1.1 400 \r\n: broken field\r\n\r\n", Head::Final(400)),
-            ("HTTP/1.1 101 Switching\r\n\r\n", Head::Final(101)),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n{", Head::Final(200, 25)),
+            ("\r\nHTTP/1.0 404\n\n", Head::Final(404, 16)),
+            ("HTTP/1.1 400 \r\n: broken field\r\n\r\n", Head::Final(400, 33)),
+            ("HTTP/1.1 101 Switching\r\n\r\n", Head::Final(101, 26)),
             ("HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP", Head::Interim(31)),
-            ("HTTP/1.1 999 x\r\n\r\n", Head::Final(999)),
+            ("HTTP/1.1 999 x\r\n\r\n", Head::Final(999, 18)),
             ("<html>", Head::Unreadable("it is no HTTP/1 answer")),
             ("HTTP/2 200\r\n\r\n", Head::Unreadable("it is no HTTP/1 answer")),
             ("HTTP/1.1 2000 OK\r\n", Head::Unreadable("its status line is none of HTTP/1")),

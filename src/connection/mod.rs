@@ -12,12 +12,14 @@ mod records;
 mod resolve;
 mod socket;
 mod transport;
+mod tunnel;
 
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use ureq::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
@@ -27,8 +29,9 @@ use ureq::{Agent, Body};
 
 use crate::call::{Call, Cause};
 use crate::code::Code;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::failure::{Failure, Problem};
+use crate::secret::Secret;
 use crate::{fork, memory};
 use pool::Pool;
 use transport::{Connector, NoResolver, Target};
@@ -62,7 +65,7 @@ impl Way {
 impl Connection {
     /// Prepares the way; nothing is opened before a call needs it.
     pub(crate) fn new(config: &Config) -> Result<Connection, Failure> {
-        let target = Target::new(&config.base, config.tls.clone()).map_err(|problem| {
+        let target = Target::new(config).map_err(|problem| {
             Failure::problems(Code::BadConfig, "the configuration is refused", vec![Problem::new("base_url", problem)])
         })?;
         let settings = ureq::config::Config::builder()
@@ -101,7 +104,7 @@ impl Connection {
 
     /// POSTs a JSON body to a path below the base URL. What happened stands in the call's record; what came is
     /// read off the answer.
-    pub(crate) fn post(&self, call: &Rc<Call>, path: &str, token: &Secret, body: &str) -> Answer {
+    pub(crate) fn post(&self, call: &Rc<Call>, path: &str, token: Option<&Secret>, body: &str) -> Answer {
         let response = match self.request(path, token, body) {
             Ok(request) => self.agent().run(request).map_err(|error| cause(call, &error)),
             Err(why) => Err(Cause::Unreadable(why)),
@@ -118,14 +121,17 @@ impl Connection {
         Answer { response }
     }
 
-    fn request<'a>(&self, path: &str, token: &Secret, body: &'a str) -> Result<Request<&'a str>, String> {
+    fn request<'a>(&self, path: &str, token: Option<&Secret>, body: &'a str) -> Result<Request<&'a str>, String> {
         let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|_| "the URL is none".to_owned())?;
-        let bearer = memory::join(&["Bearer ", token.expose()]).map_err(|_| "there is no memory".to_owned())?;
-        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| "the token fits no header".to_owned())?;
-        bearer.set_sensitive(true);
-        let mut request = Request::post(uri)
-            .header(AUTHORIZATION, bearer)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut request = Request::post(uri).header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = token {
+            let bearer = memory::join(&["Bearer ", token.expose()]).map_err(|_| "there is no memory".to_owned())?;
+            // Without a copy of its own, so that the text is wiped with the header.
+            let mut bearer = HeaderValue::from_maybe_shared(Bytes::from_owner(bearer))
+                .map_err(|_| "the token fits no header".to_owned())?;
+            bearer.set_sensitive(true);
+            request = request.header(AUTHORIZATION, bearer);
+        }
         if self.idle_timeout.is_none() {
             request = request.header(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -20,10 +20,13 @@ use super::head::{self, Head};
 use super::pool::Pool;
 use super::records::Records;
 use super::socket::{self, Socket};
+use super::tunnel;
+use crate::address;
 use crate::call::{self, Call, Cause, Phase};
-use crate::config::Base;
+use crate::config::Config;
 use crate::fork;
 use crate::log::{Fields, Level};
+use crate::proxy::Proxy;
 use crate::sys::{self, Wish};
 use crate::tls;
 
@@ -31,34 +34,49 @@ use crate::tls;
 pub(super) struct Target {
     host: String,
     port: u16,
+    proxy: Option<Arc<Proxy>>,
+    /// For the proxy, which is told no more than that a program is there.
+    user_agent: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Target {
-    pub(super) fn new(base: &Base, tls: Option<Arc<ClientConfig>>) -> Result<Target, String> {
-        let tls = match tls.filter(|_| base.https) {
+    pub(super) fn new(config: &Config) -> Result<Target, String> {
+        let base = &config.base;
+        let tls = match config.tls.clone().filter(|_| base.https) {
             Some(config) => {
                 let name = ServerName::try_from(base.host.clone()).map_err(|_| "has no valid host name".to_owned())?;
                 Some((config, name))
             }
             None => None,
         };
-        Ok(Target { host: base.host.clone(), port: base.port, tls })
+        let (host, port, proxy) = (base.host.clone(), base.port, config.proxy.clone());
+        Ok(Target { host, port, proxy, user_agent: config.user_agent.clone(), tls })
     }
 
     /// The same, with nothing in it that another process may have locked.
     pub(super) fn renewed(&self) -> Target {
         let tls = self.tls.as_ref().map(|(config, name)| (tls::renewed(config), name.clone()));
-        Target { host: self.host.clone(), port: self.port, tls }
+        let (host, port, proxy) = (self.host.clone(), self.port, self.proxy.clone());
+        Target { host, port, proxy, user_agent: self.user_agent.clone(), tls }
     }
 
     fn open(&self, call: &Rc<Call>) -> Result<Stream, Cause> {
-        let (socket, address) = socket::connect(call, &self.host, self.port)?;
+        let (socket, address) = match &self.proxy {
+            None => socket::connect(call, &self.host, self.port)?,
+            Some(proxy) => {
+                let (socket, address) = socket::connect(call, &proxy.host, proxy.port)?;
+                let server = address::with_port(&self.host, self.port);
+                tunnel::open(call, &socket, proxy, &server, &self.user_agent)?;
+                (socket, address)
+            }
+        };
         let stream = match &self.tls {
             None => Stream::Plain(socket),
             Some((config, name)) => Stream::Tls(handshake(call, socket, config.clone(), name.clone())?),
         };
-        call.log(Level::Detail, "connect", || Fields { address: Some(address), ..Fields::default() });
+        let proxy = call.proxy();
+        call.log(Level::Detail, "connect", || Fields { address: Some(address), proxy, ..Fields::default() });
         Ok(stream)
     }
 }
@@ -152,7 +170,7 @@ pub(super) struct Tls {
 /// Opens TLS and hands all of its handshake to the socket, so that whatever is written later is the request.
 fn handshake(call: &Call, socket: Socket, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Tls, Cause> {
     call.phase(Phase::Handshake);
-    let session = ClientConnection::new(config, name).map_err(|error| Cause::Tls(tls::explain(&error)))?;
+    let session = tls::session(config, name).map_err(|error| Cause::Tls(tls::explain(&error)))?;
     let mut tls = Tls { socket, session: Box::new(session), records: Records::default(), broke: None };
     let closed = |error: io::Error| Cause::Connect(format!("closed during the TLS handshake: {error}"));
     while tls.session.is_handshaking() || tls.session.wants_write() {
@@ -212,7 +230,7 @@ fn is_pause(error: &io::Error) -> bool {
 }
 
 /// Waits until the socket is ready, as long as the call goes on.
-fn wait(call: &Call, socket: &Socket, wish: Wish) -> Result<(), Cause> {
+pub(super) fn wait(call: &Call, socket: &Socket, wish: Wish) -> Result<(), Cause> {
     loop {
         call.check()?;
         match sys::wait(&[socket], wish, call.slice()) {
@@ -558,7 +576,7 @@ impl Wire {
             match head::read(self.buffers.input()) {
                 Head::Partial => return Ok(()),
                 Head::Interim(length) => self.buffers.input_consume(length),
-                Head::Final(status) => {
+                Head::Final(status, _) => {
                     call.record_status(status);
                     self.head_done = true;
                     return Ok(());

@@ -44,6 +44,13 @@ pub(crate) fn status(status: u16, idle_503: bool) -> Status {
     Status::Decided(Verdict { code, outcome, meaning: format!("{meaning} (HTTP {status})") })
 }
 
+/// Whether a status refuses a token, or could, and says that nothing was done.
+pub(crate) fn is_refusal(number: u16) -> bool {
+    (400..=499).contains(&number)
+        && number != 429
+        && matches!(status(number, false), Status::Decided(verdict) if verdict.outcome == Outcome::NotCreated)
+}
+
 /// What the body of a 2xx says.
 pub(crate) enum Envelope {
     /// Decisions 8, 9 and 11: made, perhaps with a warning. The text is the caller's, byte for byte.

@@ -6,7 +6,7 @@
 mod answer;
 mod task;
 
-pub(crate) use answer::{Envelope, Status, envelope, message, status};
+pub(crate) use answer::{Envelope, Status, envelope, is_refusal, message, status};
 pub use task::task_check;
 pub(crate) use task::{Task, number};
 

@@ -1,19 +1,23 @@
 //! The keys of `tls` in a configuration, and the files that they name. Each file is read once, when a client is made.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
+use super::pin::Pin;
+use super::{Roots, files};
 use crate::failure::Problem;
-use crate::json::Object;
+use crate::json::{self, Object};
 use crate::keys::Keys;
 
-const KEYS: [&str; 2] = ["roots", "ca_file"];
+const KEYS: [&str; 6] = ["roots", "ca_file", "cert_file", "key_file", "min_version", "pins"];
 /// The keys with the name of their object.
-pub(crate) const PLACES: [&str; 2] = ["tls.roots", "tls.ca_file"];
+pub(crate) const PLACES: [&str; 6] =
+    ["tls.roots", "tls.ca_file", "tls.cert_file", "tls.key_file", "tls.min_version", "tls.pins"];
 
 /// What is in force, for a log.
 #[derive(Serialize)]
@@ -21,6 +25,13 @@ pub(crate) struct InForce {
     roots: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cert_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<String>,
+    min_version: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pins: Vec<String>,
 }
 
 /// What the keys ask for.
@@ -34,8 +45,8 @@ pub(crate) struct Settings {
 pub(crate) fn read(members: Object, https: bool, problems: &mut Vec<Problem>) -> Settings {
     let before = problems.len();
     let mut keys = Keys::new("tls.", members, &KEYS, &[], problems);
-    let roots = keys.roots();
-    let ca_file = keys.string("ca_file").map(|path| path.to_string());
+    let roots = keys.one_of("roots", ["system", "bundled", "file"]);
+    let ca_file = keys.path("ca_file");
     match (roots, keys.get("ca_file")) {
         (Some("file"), None) => keys.problem("ca_file", "is missing, and required with roots \"file\""),
         (Some("system" | "bundled"), Some(_)) if ca_file.is_some() => {
@@ -43,34 +54,97 @@ pub(crate) fn read(members: Object, https: bool, problems: &mut Vec<Problem>) ->
         }
         _ => {}
     }
-    let roots = roots.unwrap_or("system");
-    // A file that is named is read even where the URL is http: it will be needed, or is a mistake.
-    let needed = ca_file.is_some() || https;
-    let mut config = None;
-    if needed && problems.len() == before {
-        match super::client_config(roots, ca_file.as_deref().map(Path::new)) {
-            Ok(made) => config = Some(made),
-            Err(problem) => {
-                let field = if roots == "file" { "tls.ca_file" } else { "tls.roots" };
-                let value = ca_file.as_deref().unwrap_or(roots).to_owned();
-                problems.push(Problem::new(field, problem).value(Some(value)));
-            }
-        }
+    let (cert_file, key_file) = (keys.path("cert_file"), keys.path("key_file"));
+    match (keys.get("cert_file"), keys.get("key_file")) {
+        (Some(_), None) => keys.problem("key_file", "is missing, and required with cert_file"),
+        (None, Some(_)) => keys.problem("cert_file", "is missing, and required with key_file"),
+        _ => {}
     }
-    Settings { config, in_force: InForce { roots, ca_file } }
+    let min_version = keys.one_of("min_version", ["1.2", "1.3"]).unwrap_or("1.2");
+    let pins = keys.pins();
+
+    let in_force = InForce {
+        roots: roots.unwrap_or("system"),
+        ca_file,
+        cert_file,
+        key_file,
+        min_version,
+        pins: pins.iter().map(Pin::to_string).collect(),
+    };
+    // A file that is named is read even where the URL is http: it will be needed, or is a mistake.
+    let needed = https || in_force.ca_file.is_some() || in_force.cert_file.is_some();
+    let config = if needed && problems.len() == before { configure(&in_force, pins, problems) } else { None };
+    Settings { config, in_force }
+}
+
+/// Reads the files, and makes of all what connections need.
+fn configure(wanted: &InForce, pins: Vec<Pin>, problems: &mut Vec<Problem>) -> Option<Arc<ClientConfig>> {
+    let roots = match &wanted.ca_file {
+        Some(file) => files::authorities(file).map(Roots::These).map_err(|problem| problems.push(problem)).ok(),
+        None if wanted.roots == "bundled" => Some(Roots::bundled()),
+        None => Some(Roots::System),
+    };
+    let identity = match wanted.cert_file.as_deref().zip(wanted.key_file.as_deref()) {
+        Some((cert_file, key_file)) => {
+            files::identity(cert_file, key_file).map(Some).map_err(|wrong| problems.extend(wrong)).ok()
+        }
+        None => Some(None),
+    };
+    let versions: &[&'static SupportedProtocolVersion] =
+        if wanted.min_version == "1.3" { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    let config = super::client_config(roots?, pins, identity?, versions);
+    let problem = |problem| Problem::new("tls.roots", problem).value(Some(wanted.roots.to_owned()));
+    config.map_err(|error| problems.push(problem(error))).ok()
 }
 
 impl Keys<'_, '_> {
-    /// `None` when they are wrong.
-    fn roots(&mut self) -> Option<&'static str> {
-        if self.get("roots").is_none() {
-            return Some("system");
+    /// The first of the words unless there is another; `None` when it is none of them.
+    fn one_of<const N: usize>(&mut self, key: &str, words: [&'static str; N]) -> Option<&'static str> {
+        if self.get(key).is_none() {
+            return Some(words[0]);
         }
-        let text = self.string("roots")?;
-        let known = ["system", "bundled", "file"].into_iter().find(|known| *known == text.as_str());
+        let text = self.string(key)?;
+        let known = words.into_iter().find(|known| *known == text.as_str());
         if known.is_none() {
-            self.problem_with("roots", "must be \"system\", \"bundled\" or \"file\"", Some(&text));
+            let quoted = words.map(|word| format!("{word:?}"));
+            let (last, others) = quoted.split_last()?;
+            self.problem_with(key, format!("must be {} or {last}", others.join(", ")), Some(&text));
         }
         known
+    }
+
+    fn path(&mut self, key: &str) -> Option<String> {
+        self.string(key).map(|path| path.to_string())
+    }
+
+    /// The pins, none where there is no such key or something is wrong.
+    fn pins(&mut self) -> Vec<Pin> {
+        const WANTED: &str = "must be the base64 of a SHA-256, 44 characters long, that of the key of the server's \
+                              certificate (SubjectPublicKeyInfo)";
+        const SHOWN: usize = 64;
+        let Some(value) = self.get("pins") else { return Vec::new() };
+        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+            self.problem("pins", format!("must be an array of strings, not {}", json::kind(value)));
+            return Vec::new();
+        };
+        if elements.is_empty() {
+            self.problem("pins", "is empty; it must hold one pin at least, or be left out");
+        }
+        let mut pins = Vec::new();
+        for (index, element) in elements.into_iter().enumerate() {
+            if json::kind(element) != "a string" {
+                self.problem("pins", format!("[{index}] must be a string, not {}", json::kind(element)));
+                continue;
+            }
+            let text = json::string(element).unwrap_or_default();
+            match Pin::read(&text) {
+                Some(pin) => pins.push(pin),
+                None => {
+                    let shown: String = text.chars().take(SHOWN).collect();
+                    self.problem_with("pins", format!("[{index}] {WANTED}"), Some(&shown));
+                }
+            }
+        }
+        pins
     }
 }

@@ -1,0 +1,49 @@
+//! Texts that nobody may see: wiped when they are dropped, without `Debug`, and shown to whoever sends them only.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+/// What fits into one header line of ours with room to spare, and into those that servers accept.
+const LONGEST_TOKEN: usize = 8 * 1024;
+
+/// A secret; its copies are one text, which is wiped when the last of them is dropped.
+#[derive(Clone)]
+pub(crate) struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    pub(crate) fn new(text: Zeroizing<String>) -> Secret {
+        Secret(Arc::new(text))
+    }
+
+    /// A token that a header can carry.
+    pub(crate) fn token(text: &str) -> Result<Secret, &'static str> {
+        if text.is_empty() {
+            return Err("is empty");
+        }
+        if text.len() > LONGEST_TOKEN {
+            return Err("is longer than 8192 bytes, more than servers accept in a header");
+        }
+        if text.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
+            return Err("holds a control character or one outside ASCII, which no header can carry");
+        }
+        if text.starts_with(' ') || text.ends_with(' ') {
+            return Err("starts or ends with a blank, which no header carries");
+        }
+        if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
+            return Err("starts with the word Bearer, which the library puts before the token itself");
+        }
+        Ok(Secret::new(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The text, for what carries it and for masking.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether both are copies of one; two that only spell alike are not.
+    pub(crate) fn is(&self, other: &Secret) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
