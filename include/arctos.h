@@ -172,10 +172,12 @@ typedef int32_t arctos_outcome_code;
  *
  * | event | level | what happened |
  * |---|---|---|
+ * | login | 4 | a log-in begins; its connection and its answer are told as those of a call |
  * | attempt | 4 | a try begins |
- * | connect | 4 | a connection stands |
+ * | connect | 4 | a connection stands, to this address; with a proxy the address is the proxy's |
  * | reuse | 4 | a kept connection is used again |
  * | answer | 3 | the server has answered, with this code and outcome |
+ * | refused | 2 | the server has refused the token; another one is got, and the call is sent once more with it |
  * | retry | 2 | a try has failed, with this code and outcome, and another follows |
  * | pause | 3 | before it, this long |
  * | warning | 2 | a task has a field that is not documented, or the server's status is 2; the appointment goes on |
@@ -473,6 +475,42 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, c
  *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_call(arctos_client *client, const char *path, const char *body_json, const char *options_json, char **answer);
+
+/**
+ * Finds out what stands between a client and its server, for a help desk: the route, the name, the connection, the
+ * proxy, TLS with the certificates that come, whether an HTTP server answers (one HEAD of base_url), the clocks, whether
+ * there is a token, and the version. Makes no appointment, logs in nowhere and sends no token. Opens connections of its
+ * own; blocks at most timeout_ms.
+ *
+ * `client`: a client.
+ *
+ * `answer`: NULL, or receives a text to be released with arctos_free:
+ * `{"steps":[{"step","state","ms","detail","advice"},...]}`, or the error document, which has `steps` too. Each step is
+ * "ok", "failed" or "skipped", with one sentence on what was found and one on what to do ("nothing to do" where there is
+ * nothing), both in English:
+ *
+ * | step | has besides |
+ * |---|---|
+ * | route | proxy, where one is in use: host and port |
+ * | name | addresses: those of the server, or of the proxy |
+ * | connect | |
+ * | proxy | |
+ * | tls | protocol, cipher, chain (subject, issuer, not_before, not_after and pin of each certificate that came), root (the authority that is trusted, where it is known), public (whether Mozilla's list knows it, where that can be told), inspected (whether it has the name of a proxy that reads TLS) |
+ * | server | http_status |
+ * | clock | ahead_ms: how far this machine's clock is ahead of the server's |
+ * | token | |
+ * | library | version |
+ *
+ * Returns ARCTOS_OK when no step failed, or the code of the first that did: ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT,
+ * ARCTOS_CANCELLED, ARCTOS_BROKEN, ARCTOS_BAD_RESPONSE, and ARCTOS_FORBIDDEN without a token; ARCTOS_BAD_ARGUMENT. Its document
+ * has no outcome. Any thread. Decision 34 of docs/contract.md.
+ *
+ *     char *answer = NULL;
+ *     arctos_code code = arctos_client_diagnose(client, &answer);
+ *     printf("%s\n%s\n", arctos_code_name(code), answer ? answer : "");
+ *     arctos_free(answer);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_client_diagnose(arctos_client *client, char **answer);
 
 /**
  * Sets the function that receives the events of the library, one for the whole process, in the place of the one

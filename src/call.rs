@@ -61,6 +61,8 @@ pub(crate) enum Purpose {
     Appointment,
     /// To have the server do something else.
     Request,
+    /// To find out what stands in the way, without the server being asked for anything.
+    Diagnosis,
     /// To get a token for another call, whose failure says what became of the rest.
     LogIn,
 }
@@ -150,8 +152,12 @@ pub(crate) fn current() -> Option<Rc<Call>> {
 impl Call {
     /// Starts the clock.
     pub(crate) fn start(purpose: Purpose) -> Rc<Call> {
+        Call::since(Instant::now(), purpose)
+    }
+
+    fn since(entered: Instant, purpose: Purpose) -> Rc<Call> {
         Rc::new(Call {
-            entered: Instant::now(),
+            entered,
             purpose,
             deadline: Cell::new(None),
             ticket: OnceCell::new(),
@@ -175,7 +181,7 @@ impl Call {
 
     /// A call for a token that this one needs, in the time of this one.
     pub(crate) fn log_in(&self) -> Rc<Call> {
-        let other = Call::start(Purpose::LogIn);
+        let other = Call::since(self.entered, Purpose::LogIn);
         other.deadline.set(self.deadline.get());
         if let Some(ticket) = self.ticket.get() {
             let _ = other.ticket.set(ticket.clone());
@@ -184,6 +190,9 @@ impl Call {
             if let Some(text) = from {
                 let _ = to.set(text.to_owned());
             }
+        }
+        if let Some(number) = self.number() {
+            other.set_number(number);
         }
         other
     }

@@ -15,7 +15,6 @@ use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
 use crate::credential::{Credential, LogIn, NoToken, Source};
 use crate::failure::{Failure, Said, Verdict};
-use crate::json;
 use crate::log::{Fields, Level};
 use crate::mask::mask;
 use crate::memory::{self, NoMemory};
@@ -23,6 +22,7 @@ use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::path;
 use crate::secret::Secret;
+use crate::{diagnose, json};
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
 const REST: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ impl Client {
     ///
     /// # Errors
     /// Every code but [`Code::BadConfig`] and [`Code::NoValue`]; [`Failure::outcome`] tells whether it was made.
-    pub fn task_add(&self, task: &str, options: &Options) -> Result<String, Failure> {
+    pub fn task_add(&self, task: &str, options: &Options) -> Result<Zeroizing<String>, Failure> {
         self.add(&Call::start(Purpose::Appointment), task, options)
     }
 
@@ -90,7 +90,7 @@ impl Client {
     ///
     /// # Errors
     /// As of [`Client::task_add`]; [`Failure::outcome`] tells whether the server carried it out.
-    pub fn call(&self, path: &str, body: &str, options: &Options) -> Result<String, Failure> {
+    pub fn call(&self, path: &str, body: &str, options: &Options) -> Result<Zeroizing<String>, Failure> {
         self.post(&Call::start(Purpose::Request), path, body, options)
     }
 
@@ -98,6 +98,21 @@ impl Client {
     /// flight go on; in a child of fork it may be one of its parent's that never ends.
     pub(crate) fn close(&self) {
         self.connection.close();
+    }
+
+    /// What stands between the client and its server, step by step, as JSON. No appointment is asked for, and no token
+    /// is sent.
+    ///
+    /// # Errors
+    /// That of the first step that failed; its document has the steps.
+    pub fn diagnose(&self) -> Result<String, Failure> {
+        self.examine(&Call::start(Purpose::Diagnosis))
+    }
+
+    /// [`Client::diagnose`] within a call that has begun.
+    pub(crate) fn examine(&self, call: &Rc<Call>) -> Result<String, Failure> {
+        self.enter(call, &Options::default());
+        diagnose::run(call, &self.config, &self.connection, &self.credential)
     }
 
     /// Ends every call that is in flight. Later ones are not affected.
@@ -111,12 +126,12 @@ impl Client {
     }
 
     /// [`Client::task_add`] within a call that has begun.
-    pub(crate) fn add(&self, call: &Rc<Call>, task: &str, options: &Options) -> Result<String, Failure> {
+    pub(crate) fn add(&self, call: &Rc<Call>, task: &str, options: &Options) -> Result<Zeroizing<String>, Failure> {
         self.enter(call, options);
         self.make(call, task).map_err(|failure| failure.of(call))
     }
 
-    fn make(&self, call: &Rc<Call>, task: &str) -> Result<String, Failure> {
+    fn make(&self, call: &Rc<Call>, task: &str) -> Result<Zeroizing<String>, Failure> {
         let task = Task::read(task, self.config.strict).inspect_err(|_| {
             if let Some(number) = contract::number(task) {
                 call.set_number(&number);
@@ -137,12 +152,18 @@ impl Client {
     }
 
     /// [`Client::call`] within a call that has begun.
-    pub(crate) fn post(&self, call: &Rc<Call>, path: &str, body: &str, options: &Options) -> Result<String, Failure> {
+    pub(crate) fn post(
+        &self,
+        call: &Rc<Call>,
+        path: &str,
+        body: &str,
+        options: &Options,
+    ) -> Result<Zeroizing<String>, Failure> {
         self.enter(call, options);
         self.ask(call, path, body).map_err(|failure| failure.of(call))
     }
 
-    fn ask(&self, call: &Rc<Call>, path: &str, body: &str) -> Result<String, Failure> {
+    fn ask(&self, call: &Rc<Call>, path: &str, body: &str) -> Result<Zeroizing<String>, Failure> {
         let wrong = |name: &str, problem: &str| Failure::plain(Code::BadArgument, format!("{name} {problem}"));
         path::check(path, contract::PATH).map_err(|problem| wrong("path", problem))?;
         json::check(body).map_err(|problem| wrong("body_json", &format!("is not JSON: {problem}")))?;
@@ -165,7 +186,7 @@ impl Client {
     }
 
     /// Tries until it is done, or until another try would do no good or could do harm.
-    fn carry_out(&self, call: &Rc<Call>, request: &Request) -> Result<String, Failure> {
+    fn carry_out(&self, call: &Rc<Call>, request: &Request) -> Result<Zeroizing<String>, Failure> {
         let _scope = call.enter();
         let mut at_hand = self.credential.at_hand()?;
         // The one refusal that another token may mend.
@@ -180,7 +201,7 @@ impl Client {
                 }
             };
             let failure = match token {
-                Ok(token) => match self.attempt(call, request, &token) {
+                Ok(token) => match self.attempt(call, request, &token, refusal.as_ref().map(|(token, _)| token)) {
                     Ok(body) => return Ok(body),
                     Err(failure) if refusal.is_none() && self.is_refusal(call, &failure) => {
                         call.log(Level::Warning, "refused", || Fields {
@@ -220,12 +241,20 @@ impl Client {
         }
     }
 
-    /// One try with one token.
-    fn attempt(&self, call: &Rc<Call>, request: &Request, token: &Secret) -> Result<String, Failure> {
+    /// One try with one token, after another one was refused or not.
+    fn attempt(
+        &self,
+        call: &Rc<Call>,
+        request: &Request,
+        token: &Secret,
+        refused: Option<&Secret>,
+    ) -> Result<Zeroizing<String>, Failure> {
         call.connect_within(self.config.connect_timeout);
         call.log(Level::Detail, "attempt", || Fields { attempt: Some(call.attempts()), ..Fields::default() });
         let answer = self.connection.post(call, request.path, Some(token), request.body);
-        self.judge(call, answer, request, token)
+        self.judge(call, answer, request.numbered, || {
+            self.private((request.private)()?, std::iter::once(token).chain(refused))
+        })
     }
 
     /// Whether the server refused the token, so that another one may do, and did nothing.
@@ -242,23 +271,27 @@ impl Client {
         own.log(Level::Detail, "login", Fields::default);
         let answer = self.connection.post(&own, &login.path, None, login.body.expose());
         let result = self.token_of(&own, answer, login);
-        own.log(Level::Information, "answer", || {
-            let code = result.as_ref().map_or_else(|failure| failure.code(), |_| Code::Ok);
-            let (code, name) = (Some(code.value()), Some(code.name()));
-            Fields { http_status: own.status(), code, name, ..Fields::default() }
-        });
+        if let http_status @ Some(_) = own.status() {
+            own.log(Level::Information, "answer", || {
+                let code = result.as_ref().map_or_else(|failure| failure.code(), |_| Code::Ok);
+                Fields { http_status, code: Some(code.value()), name: Some(code.name()), ..Fields::default() }
+            });
+        }
         result
     }
 
     /// The token in the answer to a log-in.
     fn token_of(&self, call: &Call, mut answer: Answer, login: &LogIn) -> Result<Secret, Failure> {
+        if let Some(cause) = unasked(call) {
+            return Err(Failure::stopped(call, &cause));
+        }
         let max = self.config.max_response_bytes;
         let pointer = &login.token_pointer;
         // 503 is no matter of doubt here: a log-in makes nothing.
         let (code, meaning, body) = match call.status().map(|status| contract::status(status, true)) {
             Some(Status::Decided(verdict)) => {
                 call.hurry(REST);
-                let body = answer.whole(call, max).ok().map(Zeroizing::new);
+                let body = answer.whole(call, max).ok();
                 let status = call.status().unwrap_or_default();
                 match verdict.code {
                     Code::Forbidden | Code::Rejected => (Code::Forbidden, format!("refused it (HTTP {status})"), body),
@@ -267,26 +300,26 @@ impl Client {
                 }
             }
             Some(Status::Success) | None => {
-                let body = Zeroizing::new(answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?);
-                let (code, meaning) = match json::string_at(&body, pointer) {
+                let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
+                match json::string_at(&body, pointer) {
                     Ok(token) => match Secret::token(&token) {
                         Ok(token) => return Ok(token),
-                        Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}")),
+                        // Its own words may be the token.
+                        Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}"), None),
                     },
                     Err(failure) if failure.code() == Code::NoValue => {
-                        (Code::Forbidden, format!("gave no token at {pointer}, by which it refused it"))
+                        (Code::Forbidden, format!("gave no token at {pointer}, by which it refused it"), Some(body))
                     }
                     Err(failure) => {
-                        (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()))
+                        (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()), None)
                     }
-                };
-                (code, meaning, Some(body))
+                }
             }
         };
         let message = body.as_deref().and_then(|body| contract::message(body));
         let server_message = message.and_then(|message| {
-            let private = json::texts(json::value(login.body.expose()).into_iter()).ok()?;
-            mask(&message, &memory::collect(private.iter().map(|text| text.as_str())).ok()?, LONGEST_MESSAGE)
+            let private = self.private(Vec::new(), std::iter::empty()).ok()?;
+            mask(&message, &private, LONGEST_MESSAGE)
         });
         // Its body may hold a token somewhere else.
         let said = Said { retry_after_ms: answer.retry_after_ms(), server_message, server_body: None };
@@ -306,12 +339,36 @@ impl Client {
         }
     }
 
-    /// What the answer, or the lack of one, means.
-    fn judge(&self, call: &Rc<Call>, mut answer: Answer, request: &Request, token: &Secret) -> Result<String, Failure> {
-        if !call.sent() && call.status().is_some() {
-            // An answer to a request of which nothing went out is no answer to it.
-            let cause = Cause::Broken("it was answered before the request was sent".to_owned());
-            return Err(Failure::stopped(call, &call.cause().unwrap_or(cause)));
+    /// What no document may repeat: the private texts of a request, these tokens, and what else the client keeps secret,
+    /// since whoever answers for the server may have seen any of it.
+    fn private<'a>(
+        &'a self,
+        mut texts: Vec<Zeroizing<String>>,
+        tokens: impl Iterator<Item = &'a Secret>,
+    ) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+        let proxy = self.config.proxy.iter().filter_map(|proxy| proxy.credentials.as_ref());
+        let secrets = tokens.chain(proxy.flat_map(|credentials| [&credentials.password, &credentials.basic]));
+        let secrets = memory::collect(secrets.map(|secret| memory::join(&[secret.expose()])))?;
+        for secret in secrets.into_iter().chain(self.credential.private()?.into_iter().map(Ok)) {
+            let secret = secret?;
+            if !texts.contains(&secret) {
+                memory::push(&mut texts, secret)?;
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What the answer, or the lack of one, means. `numbered`: whether a success has a task number; `private`: what no
+    /// document may repeat.
+    fn judge(
+        &self,
+        call: &Rc<Call>,
+        mut answer: Answer,
+        numbered: bool,
+        private: impl FnOnce() -> Result<Vec<Zeroizing<String>>, NoMemory>,
+    ) -> Result<Zeroizing<String>, Failure> {
+        if let Some(cause) = unasked(call) {
+            return Err(Failure::stopped(call, &cause));
         }
         let max = self.config.max_response_bytes;
         // A complete head decides, whatever became of the rest.
@@ -320,12 +377,12 @@ impl Client {
             Some(Status::Decided(verdict)) => {
                 call.hurry(REST);
                 let body = answer.whole(call, max).ok();
-                let message = body.as_deref().and_then(contract::message);
+                let message = body.as_deref().and_then(|body| contract::message(body));
                 (verdict, body, message)
             }
             Some(Status::Success) | None => {
                 let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
-                match contract::envelope(&body, request.numbered) {
+                match contract::envelope(&body, numbered) {
                     Envelope::Made { warning } => {
                         report(call, warning);
                         return Ok(body);
@@ -335,10 +392,8 @@ impl Client {
             }
         };
         // Where there is no memory for what no document may repeat, none of the server's words are.
-        let private = (request.private)().ok();
-        let secrets = private.iter().flatten().map(|text| text.as_str()).chain(std::iter::once(token.expose()));
-        let secrets = memory::collect(secrets).ok().filter(|_| private.is_some());
-        let masked = |text: Option<String>, longest| mask(&text?, secrets.as_ref()?, longest);
+        let private = private().ok();
+        let masked = |text: Option<Zeroizing<String>>, longest| mask(&text?, private.as_ref()?, longest);
         let said = Said {
             retry_after_ms: answer.retry_after_ms(),
             server_message: masked(message, LONGEST_MESSAGE),
@@ -348,6 +403,12 @@ impl Client {
         call.log(Level::Information, "answer", || Fields { http_status: call.status(), ..of(&failure) });
         Err(failure)
     }
+}
+
+/// An answer to a request of which nothing went out is no answer to it.
+fn unasked(call: &Call) -> Option<Cause> {
+    let broken = || Cause::Broken("it was answered before the request was sent".to_owned());
+    (!call.sent() && call.status().is_some()).then(|| call.cause().unwrap_or_else(broken))
 }
 
 /// Tells the log of an answer that is a success. Decision 9: a warning is one.
@@ -373,7 +434,7 @@ pub(crate) fn report_end(call: &Call, failure: &Failure) {
     };
     call.log(level, event, || {
         let outcome = failure.outcome().map(Outcome::word);
-        Fields { attempt: Some(call.attempts()), outcome, ..of(failure) }
+        Fields { attempt: Some(failure.attempts().unwrap_or(call.attempts())), outcome, ..of(failure) }
     });
 }
 

@@ -122,7 +122,8 @@ impl Config {
         let base = keys.base_url(allow_http);
         let mut token = keys.secret_token();
         let token_file = keys.token_file(&mut token);
-        let login_members = keys.get("login").is_some().then(|| keys.object("login"));
+        let login_members = Some(keys.object("login"))
+            .filter(|_| keys.get("login").is_some_and(|login| json::kind(login) == "an object"));
         let proxy = keys.proxy(base.as_ref());
         let sources = ["token", "token_file", "login"].into_iter().filter(|key| keys.get(key).is_some());
         if let [_, others @ ..] = sources.collect::<Vec<_>>().as_slice() {
@@ -215,7 +216,8 @@ impl Keys<'_, '_> {
         let path = PathBuf::from(text.as_str());
         match credential::read(&path) {
             Ok(read) => *token = Some(read),
-            Err(problem) => self.problem_with("token_file", problem, Some(&text)),
+            // It may be the token itself, in the wrong place.
+            Err(problem) => self.problem_with("token_file", problem, path.is_absolute().then_some(&*text)),
         }
         Some(path)
     }
@@ -270,7 +272,8 @@ fn log_in(mut keys: Keys) -> Option<LogIn> {
     let path = keys.string("path").filter(|path| match path::check(path, contract::PATH) {
         Ok(()) => true,
         Err(problem) => {
-            keys.problem_with("path", problem, Some(path));
+            // A password may stand in its query.
+            keys.problem_with("path", problem, (!path.contains('?')).then_some(path));
             false
         }
     });
@@ -279,7 +282,7 @@ fn log_in(mut keys: Keys) -> Option<LogIn> {
         let is_pointer = json::is_pointer(pointer);
         if !is_pointer {
             let wanted = "must be a JSON pointer (RFC 6901), such as /info/token";
-            keys.problem_with("token_pointer", wanted, Some(pointer));
+            keys.problem("token_pointer", wanted);
         }
         is_pointer
     });

@@ -16,10 +16,12 @@ use crate::call::{Call, Phase};
 use crate::code::Code;
 use crate::failure::Failure;
 use crate::fork::{self, Lock};
+use crate::json;
+use crate::memory::{self, NoMemory};
 use crate::secret::Secret;
 
 /// No file of a token is longer.
-const LONGEST_FILE: u64 = 64 * 1024;
+const LONGEST_FILE: usize = 64 * 1024;
 
 /// Where tokens come from.
 pub(crate) enum Source {
@@ -56,7 +58,7 @@ struct State {
     token: Option<Secret>,
     /// The way to another one that a call is on.
     renewal: Option<Arc<Renewal>>,
-    /// How the last one ended that brought none, and will not soon.
+    /// How the last log-in ended that brought none, and will not soon.
     refused: Option<(Instant, NoToken)>,
 }
 
@@ -99,6 +101,18 @@ impl Credential {
         let old = self.state.with(|state| state.token.replace(token));
         drop(old);
         Ok(())
+    }
+
+    /// What no document may repeat: the token at hand, and what a log-in sends.
+    pub(crate) fn private(&self) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+        let mut texts = match &self.source {
+            Source::LogIn(login) => json::value(login.body.expose()).map_or(Ok(Vec::new()), json::values)?,
+            Source::Caller | Source::File(_) => Vec::new(),
+        };
+        if let Some(token) = self.state.with(|state| state.token.clone()) {
+            memory::push(&mut texts, memory::join(&[token.expose()])?)?;
+        }
+        Ok(texts)
     }
 
     /// Whether a status asks for another token.
@@ -246,7 +260,8 @@ impl NoToken {
     /// Whether asking again would bring no more.
     fn is_final(&self) -> bool {
         match self {
-            NoToken::Same(_) => true,
+            // It costs little to look once more, and somebody may have changed it.
+            NoToken::Same(_) => false,
             NoToken::Failed(failure) => {
                 !matches!(failure.code(), Code::Connect | Code::Timeout | Code::Broken | Code::Busy)
             }
@@ -262,8 +277,12 @@ pub(crate) fn read(path: &Path) -> Result<Secret, String> {
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("is no regular file".to_owned());
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE as usize));
-    File::open(path).map_err(unreadable)?.take(LONGEST_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+    // Never moved as it grows, for that would leave a copy.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE + 64));
+    File::open(path).map_err(unreadable)?.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > LONGEST_FILE {
+        return Err(format!("is longer than {LONGEST_FILE} bytes"));
+    }
     let text = std::str::from_utf8(&bytes).map_err(|_| "holds no text in UTF-8".to_owned())?;
     let text = text.trim_start_matches('\u{feff}').trim_matches([' ', '\t', '\r', '\n']);
     Secret::token(text).map_err(|problem| format!("holds no token: it {problem}"))

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -82,6 +83,9 @@ struct Document {
     server_body: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
+    /// Those of a diagnosis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Box<RawValue>>,
     /// Whether another try would bring no more, whatever the code.
     #[serde(skip)]
     is_final: bool,
@@ -128,6 +132,7 @@ impl Failure {
             server_message: None,
             server_body: None,
             problems: Vec::new(),
+            steps: None,
             is_final: false,
         }))
     }
@@ -163,6 +168,7 @@ impl Failure {
         let phase = call.current_phase();
         let gone = match call.purpose() {
             Purpose::LogIn => "the request itself had not gone out",
+            Purpose::Diagnosis => "no appointment was asked for",
             _ if call.sent() => "the request had gone out",
             _ => "nothing of the request had gone out",
         };
@@ -213,7 +219,16 @@ impl Failure {
 
     fn relate(&mut self, call: &Call, last: Outcome) {
         let doubt = match call.purpose() {
-            Purpose::Local | Purpose::LogIn => return,
+            Purpose::Local => return,
+            Purpose::LogIn => {
+                self.0.http_status = call.status();
+                return;
+            }
+            Purpose::Diagnosis => {
+                self.0.host = call.host().map(str::to_owned);
+                self.0.proxy = call.proxy().map(str::to_owned);
+                return;
+            }
             Purpose::Appointment => "the appointment may have been made",
             Purpose::Request => "it may have been carried out",
         };
@@ -241,9 +256,20 @@ impl Failure {
         (self.0.code, self.0.call.as_ref().map(|call| call.last))
     }
 
+    /// How many tries it took.
+    pub(crate) fn attempts(&self) -> Option<u32> {
+        self.0.call.as_ref().map(|call| call.attempts)
+    }
+
     /// Whether another try would bring no more, whatever the code.
     pub(crate) fn is_final(&self) -> bool {
         self.0.is_final
+    }
+
+    /// The same with the steps of a diagnosis.
+    pub(crate) fn with_steps(mut self, steps: &impl Serialize) -> Failure {
+        self.0.steps = serde_json::value::to_raw_value(steps).ok();
+        self
     }
 
     /// The same with something more to say.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -127,26 +127,61 @@ pub(crate) fn kind(value: &RawValue) -> &'static str {
     }
 }
 
+/// The contents of a string of JSON, which may be a secret.
+pub(crate) enum Text<'a> {
+    /// As they stand in the JSON.
+    Plain(&'a str),
+    /// Without their escapes, in memory that is wiped.
+    Unescaped(Zeroizing<String>),
+}
+
+impl Default for Text<'_> {
+    fn default() -> Self {
+        Text::Plain("")
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Text::Plain(text) => text,
+            Text::Unescaped(text) => text,
+        }
+    }
+}
+
+impl Text<'_> {
+    /// A text of its own, in memory that is wiped.
+    pub(crate) fn owned(self) -> Result<Zeroizing<String>, NoMemory> {
+        match self {
+            Text::Plain(text) => memory::join(&[text]),
+            Text::Unescaped(text) => Ok(text),
+        }
+    }
+}
+
 /// The contents of a string; `None` when the value is no string, or one that no text can hold (half a surrogate pair) or
 /// for which there is no memory.
-pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string(value: &RawValue) -> Option<Text<'_>> {
     contents(value.get()).ok().flatten()
 }
 
 /// The contents of a scalar that is a string, borrowed where it has no escapes; `None` for others, and for half a
 /// surrogate pair.
-fn contents(scalar: &str) -> Result<Option<Cow<'_, str>>, NoMemory> {
+fn contents(scalar: &str) -> Result<Option<Text<'_>>, NoMemory> {
     match scalar.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         None => Ok(None),
-        Some(inside) if !inside.contains('\\') => Ok(Some(Cow::Borrowed(inside))),
-        Some(inside) => Ok(unescaped(inside)?.map(Cow::Owned)),
+        Some(inside) if !inside.contains('\\') => Ok(Some(Text::Plain(inside))),
+        Some(inside) => Ok(unescaped(inside)?.map(Text::Unescaped)),
     }
 }
 
 /// What stands between the quotes of a string of JSON, without its escapes.
-fn unescaped(inside: &str) -> Result<Option<String>, NoMemory> {
-    // No escape is shorter than what it stands for.
-    let mut text = String::new();
+fn unescaped(inside: &str) -> Result<Option<Zeroizing<String>>, NoMemory> {
+    // No escape is shorter than what it stands for, so that nothing is left behind by memory that grows.
+    let mut text = Zeroizing::new(String::new());
     text.try_reserve_exact(inside.len())?;
     let mut rest = inside;
     while let Some((before, escape)) = rest.split_once('\\') {
@@ -187,6 +222,11 @@ fn character(digits: &str) -> Option<(char, &str)> {
 
 /// Every string, and every other scalar in a value, keys included, at any depth, as it is written.
 pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = &str> {
+    parts(value).map(|(scalar, _)| scalar)
+}
+
+/// The scalars of a value, each with whether it is a key.
+fn parts(value: &RawValue) -> impl Iterator<Item = (&str, bool)> {
     let mut rest = value.get();
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', '\r', '\n', '{', '}', '[', ']', ',', ':']);
@@ -205,17 +245,25 @@ pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = &str> {
         }
         let (scalar, after) = rest.split_at(end);
         rest = after;
-        Some(scalar)
+        Some((scalar, first_byte(after) == Some(b':')))
     })
 }
 
 /// The contents of all [`scalars`] of some values.
 pub(crate) fn texts<'a>(values: impl Iterator<Item = &'a RawValue>) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+    all(values.flat_map(scalars))
+}
+
+/// The contents of the scalars of a value, those of its keys not.
+pub(crate) fn values(value: &RawValue) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+    all(parts(value).filter(|(_, is_key)| !is_key).map(|(scalar, _)| scalar))
+}
+
+fn all<'a>(scalars: impl Iterator<Item = &'a str>) -> Result<Vec<Zeroizing<String>>, NoMemory> {
     let mut texts = Vec::new();
-    for scalar in values.flat_map(scalars) {
+    for scalar in scalars {
         let text = match contents(scalar)? {
-            Some(Cow::Owned(text)) => Zeroizing::new(text),
-            Some(Cow::Borrowed(text)) => memory::join(&[text])?,
+            Some(text) => text.owned()?,
             // Half a surrogate pair cannot be decoded, and is hidden as it is written.
             None => memory::join(&[scalar.trim_matches('"')])?,
         };
@@ -297,8 +345,7 @@ fn text(value: &RawValue) -> Result<Zeroizing<String>, Failure> {
     let refused = |why: &str| Err(Failure::plain(Code::BadArgument, format!("the string at the pointer holds {why}")));
     match contents(value.get())? {
         Some(text) if text.contains('\0') => refused("U+0000, which no C text can"),
-        Some(Cow::Owned(text)) => Ok(Zeroizing::new(text)),
-        Some(Cow::Borrowed(text)) => Ok(memory::join(&[text])?),
+        Some(text) => Ok(text.owned()?),
         None => refused("half of a surrogate pair, which no UTF-8 text can"),
     }
 }
@@ -465,6 +512,11 @@ mod tests {
         let found = texts(std::iter::once(value)).unwrap();
         let found: Vec<&str> = found.iter().map(|text| text.as_str()).collect();
         assert_eq!(found, ["a\"}", "1.5e3", "x\\", "b", "許", "null", "c", "", "d", "\\ud800y"]);
+        let found = values(value).unwrap();
+        let found: Vec<&str> = found.iter().map(|text| text.as_str()).collect();
+        assert_eq!(found, ["1.5e3", "x\\", "許", "null", "", "\\ud800y"]);
+        let value: &RawValue = serde_json::from_str(r#"{ "a" : "b:" , "c" :[ "d" ]}"#).unwrap();
+        assert_eq!(values(value).unwrap().iter().map(|text| text.as_str()).collect::<Vec<_>>(), ["b:", "d"]);
     }
 
     #[test]

@@ -130,8 +130,8 @@ impl<'a, 'p> Keys<'a, 'p> {
     /// A string, wiped after use, for it may be a secret.
     pub(crate) fn string(&mut self, key: &str) -> Option<Zeroizing<String>> {
         let value = self.get(key)?;
-        match json::string(value) {
-            Some(text) => Some(Zeroizing::new(text.into_owned())),
+        match json::string(value).and_then(|text| text.owned().ok()) {
+            Some(text) => Some(text),
             None if value.get().starts_with('"') => {
                 self.problem(key, "holds half of a surrogate pair");
                 None

@@ -27,6 +27,7 @@ mod config;
 mod connection;
 mod contract;
 mod credential;
+mod diagnose;
 mod failure;
 pub mod ffi;
 mod field;
@@ -54,3 +55,37 @@ pub use outcome::Outcome;
 
 /// The library's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    /// Is implemented in two ways for what has `Debug`: whoever asks for it does not compile.
+    trait NoDebug<Way> {
+        const IS: () = ();
+    }
+
+    struct AnotherWay;
+
+    impl<T> NoDebug<()> for T {}
+    impl<T: Debug> NoDebug<AnotherWay> for T {}
+
+    // What holds secrets, or a customer's texts.
+    const _: [(); 13] = [
+        <secret::Secret as NoDebug<_>>::IS,
+        <credential::Credential as NoDebug<_>>::IS,
+        <credential::Source as NoDebug<_>>::IS,
+        <credential::LogIn as NoDebug<_>>::IS,
+        <proxy::Proxy as NoDebug<_>>::IS,
+        <proxy::Credentials as NoDebug<_>>::IS,
+        <config::Config as NoDebug<_>>::IS,
+        <Client as NoDebug<_>>::IS,
+        <connection::Connection as NoDebug<_>>::IS,
+        <connection::Answer as NoDebug<_>>::IS,
+        <contract::Task as NoDebug<_>>::IS,
+        <json::Object as NoDebug<_>>::IS,
+        <json::Text as NoDebug<_>>::IS,
+    ];
+}

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use zeroize::Zeroizing;
+
 use crate::memory;
 
 /// Shorter texts are not masked: they would be found everywhere.
@@ -17,31 +19,31 @@ const LONGEST_SPELLING: usize = 12;
 /// or more often. Of a long text, the first `longest` bytes or somewhat less.
 ///
 /// `None` when there is too much to look for in too much, or no memory: the server's words are not worth it then.
-pub(crate) fn mask(text: &str, secrets: &[&str], longest: usize) -> Option<String> {
+pub(crate) fn mask(text: &str, secrets: &[impl AsRef<str>], longest: usize) -> Option<String> {
     // A secret that is cut in two would not be found. Nothing of it is left when more than it can take, with every
     // character escaped twice, is dropped again behind the cut.
-    let margin = LONGEST_SPELLING.saturating_mul(secrets.iter().map(|secret| secret.len()).max().unwrap_or(0));
+    let longest_secret = secrets.iter().map(|secret| secret.as_ref().len()).max().unwrap_or(0);
+    let margin = LONGEST_SPELLING.saturating_mul(longest_secret);
     let cut = text.floor_char_boundary(longest.saturating_add(margin));
-    let mut masked = mask_whole(&text[..cut], secrets)?;
+    let masked = mask_whole(&text[..cut], secrets)?;
     let kept = if cut < text.len() { longest.min(masked.len().saturating_sub(margin)) } else { longest };
-    masked.truncate(masked.floor_char_boundary(kept));
-    Some(masked)
+    memory::copy(&masked[..masked.floor_char_boundary(kept)]).ok()
 }
 
-fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
-    let mut wanted = Vec::new();
-    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
-        let characters = memory::collect(plain(secret).map(|(character, _)| character)).ok()?;
-        memory::push(&mut wanted, (*secret, characters)).ok()?;
+fn mask_whole(text: &str, secrets: &[impl AsRef<str>]) -> Option<Zeroizing<String>> {
+    let mut all = Vec::new();
+    for secret in secrets.iter().map(AsRef::as_ref).filter(|secret| secret.len() >= SHORTEST) {
+        memory::push(&mut all, (secret, Plain::of(secret)?)).ok()?;
     }
-    let secrets = wanted;
-    let plain = memory::collect(plain(text)).ok()?;
-    let work = secrets.iter().map(|(_, wanted)| wanted.len().min(plain.len())).sum::<usize>();
-    if plain.len().saturating_mul(work) > MOST_WORK {
+    let plain = Plain::of(text)?;
+    let characters = plain.characters.as_slice();
+    let work = all.iter().map(|(_, wanted)| wanted.characters.len().min(characters.len())).sum::<usize>();
+    if characters.len().saturating_mul(work) > MOST_WORK {
         return None;
     }
     let mut hidden: Vec<Range<usize>> = Vec::new();
-    for (secret, wanted) in &secrets {
+    for (secret, wanted) in &all {
+        let wanted = wanted.characters.as_slice();
         if wanted.len() < SHORTEST / 2 {
             // It is made of escapes: without them too little is left to be looked for.
             for (start, _) in text.match_indices(secret) {
@@ -49,10 +51,9 @@ fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
             }
             continue;
         }
-        for window in plain.windows(wanted.len()) {
-            if window.iter().map(|(character, _)| character).eq(wanted) {
-                memory::push(&mut hidden, window[0].1.start..window[wanted.len() - 1].1.end).ok()?;
-            }
+        for (start, _) in characters.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted) {
+            let places = &plain.places[start..start + wanted.len()];
+            memory::push(&mut hidden, places[0].start..places[wanted.len() - 1].end).ok()?;
         }
     }
     hidden.sort_by_key(|range| range.start);
@@ -67,12 +68,34 @@ fn mask_whole(text: &str, secrets: &[&str]) -> Option<String> {
         done = done.max(range.end);
     }
     memory::push(&mut parts, &text[done..]).ok()?;
-    memory::join(&parts).ok().map(|mut masked| std::mem::take(&mut *masked))
+    memory::join(&parts).ok()
 }
 
-/// The characters of a text without their escapes, each with its place. A text, and the same text escaped any number
-/// of times, have the same characters here; backslashes are none, since how often they are doubled is what differs.
-fn plain(text: &str) -> impl Iterator<Item = (char, Range<usize>)> {
+/// The characters of a text without their escapes, in memory that is wiped, each with its place. A text, and the same
+/// text escaped any number of times, have the same characters here; backslashes are none, since how often they are
+/// doubled is what differs.
+struct Plain {
+    characters: Zeroizing<Vec<char>>,
+    places: Vec<Range<usize>>,
+}
+
+impl Plain {
+    /// `None` when there is no memory for it.
+    fn of(text: &str) -> Option<Plain> {
+        // Counted first: no piece is left behind by memory that grows.
+        let count = unescaped(text).count();
+        let mut plain = Plain { characters: Zeroizing::new(Vec::new()), places: Vec::new() };
+        plain.characters.try_reserve_exact(count).ok()?;
+        plain.places.try_reserve_exact(count).ok()?;
+        for (character, place) in unescaped(text) {
+            plain.characters.push(character);
+            plain.places.push(place);
+        }
+        Some(plain)
+    }
+}
+
+fn unescaped(text: &str) -> impl Iterator<Item = (char, Range<usize>)> {
     let mut at = 0;
     let next = move || {
         let start = at;
@@ -149,7 +172,8 @@ fn entity(text: &str) -> Option<(char, usize)> {
 }
 
 fn entity_after_ampersand(rest: &str) -> bool {
-    entity(&format!("&{}", rest.chars().take(12).collect::<String>())).is_some()
+    let end = rest.char_indices().nth(LONGEST_SPELLING).map_or(rest.len(), |(end, _)| end);
+    entity(&Zeroizing::new(["&", &rest[..end]].concat())).is_some()
 }
 
 #[cfg(test)]

@@ -21,10 +21,16 @@ pub(crate) struct Proxy {
     pub port: u16,
     /// Host and port, for messages.
     pub authority: String,
-    /// The value of Proxy-Authorization.
-    pub authorization: Option<Secret>,
+    pub credentials: Option<Credentials>,
     /// The setting, its password masked.
     pub in_force: String,
+}
+
+/// What a proxy wants to know before it lets anybody through.
+pub(crate) struct Credentials {
+    pub password: Secret,
+    /// `user:password` in base64, for Proxy-Authorization.
+    pub basic: Secret,
 }
 
 /// The proxy of a setting, which is a URL, or "env" for what the environment says of this server, where it is known. The error names what
@@ -65,19 +71,19 @@ fn parse(text: &str) -> Result<Proxy, String> {
     let Place { host, port } = address::place(place).map_err(|wanted| format!("{FORM}, {wanted}"))?;
     let port = port.ok_or_else(|| format!("{FORM}, with its port"))?;
     let authority = address::with_port(&host, port);
-    let (authorization, shown) = match user {
+    let (credentials, shown) = match user {
         Some(user) => {
-            let (authorization, name) = authorization(user)?;
-            (Some(authorization), format!("{name}:***@"))
+            let (credentials, name) = credentials(user)?;
+            (Some(credentials), format!("{name}:***@"))
         }
         None => (None, String::new()),
     };
     let in_force = format!("http://{shown}{authority}");
-    Ok(Proxy { host, port, authority, authorization, in_force })
+    Ok(Proxy { host, port, authority, credentials, in_force })
 }
 
-/// `Basic …` of `user:password`, each written with % where a URL needs it; and the user as it was written.
-fn authorization(text: &str) -> Result<(Secret, &str), String> {
+/// Those of `user:password`, each written with % where a URL needs it; and the user as it was written.
+fn credentials(text: &str) -> Result<(Credentials, &str), String> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     // A URL ends at these, so that a password with one of them was meant otherwise.
     if text.contains(['/', '?', '#']) {
@@ -87,7 +93,9 @@ fn authorization(text: &str) -> Result<(Secret, &str), String> {
         if !is_escaped(part) {
             return Err(format!("{FORM}; a % in user or password is written %25"));
         }
-        let bytes = Zeroizing::new(percent_decode_str(part).collect::<Vec<u8>>());
+        // Enough for all of it: no piece is left behind by memory that grows.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(part.len()));
+        bytes.extend(percent_decode_str(part));
         let text = std::str::from_utf8(&bytes).map_err(|_| format!("{FORM}; user or password is not UTF-8"))?;
         if text.contains(char::is_control) {
             return Err(format!("{FORM}; user or password holds a control character"));
@@ -98,9 +106,9 @@ fn authorization(text: &str) -> Result<(Secret, &str), String> {
     if name.contains(':') {
         return Err(format!("{FORM}; a user with a colon cannot log in"));
     }
-    let both = Zeroizing::new(format!("{}:{}", *name, *password));
-    let encoded = Zeroizing::new(STANDARD.encode(both.as_bytes()));
-    Ok((Secret::new(Zeroizing::new(format!("Basic {}", *encoded))), user))
+    let both = Zeroizing::new([name.as_str(), ":", password.as_str()].concat());
+    let basic = Secret::new(Zeroizing::new(STANDARD.encode(both.as_bytes())));
+    Ok((Credentials { password: Secret::new(password), basic }, user))
 }
 
 /// Whether two hexadecimal digits stand behind every %.
@@ -114,7 +122,8 @@ type Variable = Result<Option<Zeroizing<String>>, ()>;
 /// A variable of the environment; an error when it is not UTF-8.
 fn variable(name: &str) -> Variable {
     let Some(value) = env::var_os(name) else { return Ok(None) };
-    value.into_string().map(|text| Some(Zeroizing::new(text))).map_err(drop)
+    let bytes = Zeroizing::new(value.into_encoded_bytes());
+    std::str::from_utf8(&bytes).map(|text| Some(Zeroizing::new(text.to_owned()))).map_err(drop)
 }
 
 /// The proxy that the environment names for a server, unless NO_PROXY does.
@@ -201,14 +210,15 @@ mod tests {
             ("http://proxy.bank:3128", "proxy.bank", 3128, None, "http://proxy.bank:3128"),
             ("http://10.0.0.1:80/", "10.0.0.1", 80, None, "http://10.0.0.1:80"),
             ("http://[::1]:8080", "::1", 8080, None, "http://[::1]:8080"),
-            ("http://u:p@h:1", "h", 1, Some("Basic dTpw"), "http://u:***@h:1"),
-            ("http://u@h:1", "h", 1, Some("Basic dTo="), "http://u:***@h:1"),
-            ("http://u:p%40%3A%25:x@h:1", "h", 1, Some("Basic dTpwQDolOng="), "http://u:***@h:1"),
-            ("http://u:a@b@h:1", "h", 1, Some("Basic dTphQGI="), "http://u:***@h:1"),
+            ("http://u:p@h:1", "h", 1, Some("dTpw"), "http://u:***@h:1"),
+            ("http://u@h:1", "h", 1, Some("dTo="), "http://u:***@h:1"),
+            ("http://u:p%40%3A%25:x@h:1", "h", 1, Some("dTpwQDolOng="), "http://u:***@h:1"),
+            ("http://u:a@b@h:1", "h", 1, Some("dTphQGI="), "http://u:***@h:1"),
         ] {
             let proxy = direct(text).unwrap().unwrap();
             assert_eq!((proxy.host.as_str(), proxy.port, proxy.in_force.as_str()), (host, port, shown), "{text}");
-            assert_eq!(proxy.authorization.as_ref().map(Secret::expose), basic, "{text}");
+            let given = proxy.credentials.as_ref().map(|given| given.basic.expose());
+            assert_eq!(given, basic, "{text}");
         }
         for text in [
             "",
@@ -296,7 +306,9 @@ mod tests {
         ] {
             assert_eq!(passes(list, url), Ok(past), "{list} {url}");
         }
-        for list in ["10.0.0.0/99", "10.0.0/8", "a b", "a.example:x", "http://a.example", "a.example;b.example", "*x", "3"] {
+        for list in
+            ["10.0.0.0/99", "10.0.0/8", "a b", "a.example:x", "http://a.example", "a.example;b.example", "*x", "3"]
+        {
             assert!(passes(list, "https://c.example").is_err(), "{list}");
         }
     }

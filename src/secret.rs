@@ -47,3 +47,11 @@ impl Secret {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Compiles as long as it is wiped.
+    const _: fn(&Secret) -> &Zeroizing<String> = |secret| &secret.0;
+}

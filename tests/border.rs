@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::Mutex;
 
 use arctos_tests::api::*;
-use arctos_tests::http::{Framing, answer, success_body};
+use arctos_tests::http::{Framing, answer, head, success_body};
 use arctos_tests::server::{Script, Server, Step};
 use arctos_tests::service::guests;
 use arctos_tests::stage::{config, config_tls};
@@ -140,6 +140,7 @@ fn null_for_a_client_is_answered() {
     refused(&reply, "client is NULL", true);
     let nobody = Owned(null_mut());
     refused(&nobody.call("/x", "{}"), "client is NULL", true);
+    refused(&nobody.diagnose(), "client is NULL", false);
     assert_eq!((nobody.cancel(), nobody.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
     let config = c(&config(NOWHERE).to_string());
     let reply = call(|answer| unsafe { (arctos().client_new)(config.as_ptr(), null_mut(), answer) });
@@ -160,6 +161,7 @@ fn null_for_everything_at_once_is_answered() {
     refused(&call(|answer| unsafe { (arctos().client_set_token)(null_mut(), null(), answer) }), "NULL", false);
     refused(&call(|answer| unsafe { (arctos().task_add)(null_mut(), null(), answer) }), "NULL", true);
     refused(&call(|answer| unsafe { (arctos().call)(null_mut(), null(), null(), null(), answer) }), "NULL", true);
+    refused(&call(|answer| unsafe { (arctos().client_diagnose)(null_mut(), answer) }), "NULL", false);
     refused(&call(|answer| unsafe { (arctos().json_get)(null(), null(), answer) }), "NULL", false);
     let library = arctos();
     // SAFETY: NULL is answered everywhere.
@@ -173,11 +175,12 @@ fn null_for_everything_at_once_is_answered() {
             (library.json_set)(null_mut(), null(), null()),
             (library.json_set_text)(null_mut(), null(), null()),
             (library.call)(null_mut(), null(), null(), null(), null_mut()),
+            (library.client_diagnose)(null_mut(), null_mut()),
             (library.client_cancel)(null_mut()),
             (library.call_cancel)(null_mut(), null()),
         ]
     };
-    assert_eq!(codes, [BAD_ARGUMENT; 10]);
+    assert_eq!(codes, [BAD_ARGUMENT; 11]);
     // SAFETY: none is set.
     unsafe { (library.set_log)(None, null_mut(), 4) };
 }
@@ -200,6 +203,8 @@ fn without_an_answer_the_code_is_the_same() {
         let (path, body) = (c("/x"), c("{}"));
         assert_eq!((library.call)(client.0, path.as_ptr(), body.as_ptr(), null(), null_mut()), OK);
         assert_eq!((library.call)(client.0, body.as_ptr(), body.as_ptr(), null(), null_mut()), BAD_ARGUMENT);
+        server.next(Script::request().send(head("200 OK", &[])));
+        assert_eq!((library.client_diagnose)(client.0, null_mut()), OK);
         assert_eq!((library.task_check)(good.as_ptr(), null_mut()), OK);
         assert_eq!((library.task_check)(bad.as_ptr(), null_mut()), BAD_TASK);
         assert_eq!((library.client_set_token)(client.0, token.as_ptr(), null_mut()), OK);
@@ -213,7 +218,7 @@ fn without_an_answer_the_code_is_the_same() {
         assert!(!made.is_null());
         (library.client_free)(made);
     }
-    assert_eq!(server.settle(0).expect("the connections have ended").len(), 2);
+    assert_eq!(server.settle(0).expect("the connections have ended").len(), 3);
     assert_eq!(server.ledger().made("N"), 1);
 }
 
@@ -259,6 +264,7 @@ fn a_freed_client_is_answered_and_a_living_one_goes_on() {
         refused(&gone.add(&task("N")), "client", true);
         refused(&gone.set_token("a-token"), "client", false);
         refused(&gone.call("/x", "{}"), "client", true);
+        refused(&gone.diagnose(), "client", false);
         assert_eq!((gone.cancel(), gone.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
         // SAFETY: freeing a client twice is ignored.
         unsafe { (arctos().client_free)(freed) };
@@ -278,6 +284,7 @@ fn handles_that_never_were_are_answered() {
         state ^= state << 17;
         let stranger = Owned(without_provenance_mut(state >> (state % 60)));
         assert_eq!(stranger.set_token("a-token").code, BAD_ARGUMENT, "{stranger:?}");
+        assert_eq!(stranger.diagnose().code, BAD_ARGUMENT, "{stranger:?}");
         assert_eq!((stranger.cancel(), stranger.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT), "{stranger:?}");
     }
     assert_eq!(living.set_token("a-token").code, OK);

@@ -78,15 +78,12 @@ impl Callers {
         let mut search = OsString::from("-Wl,--disable-new-dtags,-rpath,");
         search.push(libraries);
         let mut languages = vec![Language::C, Language::Python];
-        succeed(
-            compiler(&cc())
-                .args(["-std=c89", "-Wno-long-long", "-pthread"])
-                .arg(root().join("examples/c/add_task.c"))
-                .arg(&library)
-                .arg(&search)
-                .arg("-o")
-                .arg(folder.path().join("add_task")),
-        );
+        for (name, options) in [("add_task", &["-pthread"][..]), ("diagnose", &[])] {
+            let mut command = compiler(&cc());
+            command.args(["-std=c89", "-Wno-long-long"]).args(options);
+            command.arg(root().join("examples/c").join(name).with_extension("c")).arg(&library).arg(&search);
+            succeed(command.arg("-o").arg(folder.path().join(name)));
+        }
         if let Some(cobc) = tool("the COBOL caller", "cobc", "gnucobol3") {
             let mut command = Command::new(cobc);
             command.args(["-x", "-free", "-Wall", "-Werror", "-o"]).arg(folder.path().join("addtask"));
@@ -589,6 +586,119 @@ fn the_cobol_record_is_sent_without_what_fills_it_up_and_never_cut() {
     ] {
         let end = End::of(&mut callers.command(Language::Cobol, base_url, number, ca_file));
         end.check(NOT_MADE, &format!("{what} is longer than its field"), None);
+    }
+}
+
+/// The C and the Python program for help desks, with the same arguments.
+struct Desk<'a> {
+    callers: &'a Callers,
+    /// Those of both: the server and the file of its authority, or the file of a configuration.
+    arguments: [Vec<OsString>; 2],
+}
+
+impl<'a> Desk<'a> {
+    fn at(callers: &'a Callers, base_url: &str, ca_file: Option<&Path>) -> Desk<'a> {
+        let c = [OsString::from(base_url)].into_iter().chain(ca_file.map(OsString::from));
+        let python = ["--base-url", base_url].map(OsString::from).into_iter();
+        let python = python.chain(ca_file.into_iter().flat_map(|file| ["--ca-file".into(), OsString::from(file)]));
+        Desk { callers, arguments: [c.collect(), python.collect()] }
+    }
+
+    fn configured(callers: &'a Callers, config: &Path) -> Desk<'a> {
+        Desk { callers, arguments: ["-c", "--config"].map(|option| vec![option.into(), config.into()]) }
+    }
+
+    fn commands(&self) -> [Command; 2] {
+        let c = Command::new(self.callers.folder.path().join("diagnose"));
+        let mut python = Command::new("python3");
+        python.args(["-m", "arctos", "diagnose"]).env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut commands = [c, python];
+        for (command, arguments) in commands.iter_mut().zip(&self.arguments) {
+            command.args(arguments).current_dir(root().join("bindings/python")).env("ARCTOS_TOKEN", TOKEN);
+            command.env("ARCTOS_LIBRARY", fs::canonicalize(library_path()).expect("run `make build` first"));
+            command.stdin(Stdio::null());
+        }
+        commands
+    }
+
+    /// Runs both, which must end with this exit code, and print the same but for how long each step took. The lines.
+    #[track_caller]
+    fn print(&self, exit: i32, change: impl Fn(&mut Command)) -> Vec<String> {
+        let [c, python] = self.commands().map(|mut command| {
+            change(&mut command);
+            let end = End::of(&mut command);
+            assert_eq!((end.exit, end.stderr.is_empty()), (Some(exit), exit != NOT_DIAGNOSED), "{end:?}");
+            let timeless = |line: &str| match line.get(17..28) {
+                Some(time) if time.ends_with(" ms") => line.replacen(time, "", 1),
+                _ => line.to_owned(),
+            };
+            end.stdout.lines().map(timeless).collect::<Vec<String>>()
+        });
+        assert_eq!(c, python);
+        c
+    }
+}
+
+/// The exit codes that both document.
+const WELL: i32 = 0;
+const FAILED: i32 = 1;
+const NOT_DIAGNOSED: i32 = 2;
+
+#[test]
+fn a_help_desk_is_told_the_steps() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(true);
+    let desk = Desk::at(&callers, &sandbox.base_url, sandbox.ca_file.as_deref());
+    let lines = desk.print(WELL, |_| ());
+    let names = ["route", "name", "connect", "proxy", "tls", "server", "clock", "token", "library"];
+    let steps: Vec<&String> = lines.iter().filter(|line| !line.starts_with([' ', 'A'])).collect();
+    let told: Vec<&str> = steps.iter().map(|line| line[9..].split(' ').next().expect("a word")).collect();
+    assert_eq!(told, names, "{lines:#?}");
+    assert!(steps.iter().all(|line| line.starts_with("ok       ") || line.starts_with("skipped  ")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.trim_start().starts_with("certificate 1: ")), "{lines:#?}");
+    assert_eq!(lines.last().expect("lines"), "ARCTOS_OK");
+
+    // What fails has advice below it.
+    let lines = Desk::at(&callers, &sandbox.base_url, None).print(FAILED, |_| ());
+    let failed = lines.iter().position(|line| line.starts_with("failed   tls")).expect("a step that failed");
+    let advice = lines[failed..].iter().find(|line| line.trim_start().starts_with("-> ")).expect("advice");
+    assert!(advice.contains("tls.ca_file"), "{lines:#?}");
+    assert_eq!(lines.last().expect("lines"), "ARCTOS_TLS");
+    let lines = desk.print(FAILED, |command| {
+        command.env_remove("ARCTOS_TOKEN");
+    });
+    assert_eq!(lines.last().expect("lines"), "ARCTOS_FORBIDDEN");
+    // No appointment is made of it.
+    assert_eq!(sandbox.get("/sandbox/appointments")["appointments"], json!([]));
+}
+
+#[test]
+fn a_help_desk_uses_the_configuration_of_the_program_in_question() {
+    let callers = Callers::new();
+    let sandbox = Sandbox::start(false);
+    let file = callers.folder.path().join("config.json");
+    let desk = Desk::configured(&callers, &file);
+    for (config, exit, last) in [
+        (json!({ "base_url": sandbox.base_url, "token": TOKEN }).to_string(), WELL, Some("ARCTOS_OK")),
+        (json!({ "base_url": sandbox.base_url }).to_string(), FAILED, Some("ARCTOS_FORBIDDEN")),
+        (json!({ "base_url": sandbox.base_url, "tokne": TOKEN }).to_string(), NOT_DIAGNOSED, None),
+        (String::from("{"), NOT_DIAGNOSED, None),
+        (format!("{{\"token\":\"{TOKEN}\0\"}}"), NOT_DIAGNOSED, None),
+        (" ".repeat(70_000), NOT_DIAGNOSED, None),
+    ] {
+        fs::write(&file, config).expect("it is written");
+        assert_eq!(desk.print(exit, |_| ()).last().map(String::as_str), last);
+    }
+    fs::remove_file(&file).expect("it is there");
+    desk.print(NOT_DIAGNOSED, |_| ());
+    Desk::at(&callers, "ftp://127.0.0.1", None).print(NOT_DIAGNOSED, |_| ());
+    let none = Desk { callers: &callers, arguments: [Vec::new(), Vec::new()] };
+    none.print(NOT_DIAGNOSED, |_| ());
+    // Steps that nobody can read are none.
+    for mut command in Desk::at(&callers, &sandbox.base_url, None).commands() {
+        let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let end = End::of(command.stdout(full));
+        assert_eq!((end.exit, &*end.stderr), (Some(NOT_DIAGNOSED), "the steps could not be printed\n"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use arctos_tests::api::*;
-use arctos_tests::expected::{BAD_RESPONSE_UNKNOWN, MADE, TLS_NOT_CREATED};
+use arctos_tests::expected::{BAD_RESPONSE_UNKNOWN, MADE, NOT_CREATED_STATUS, TLS_NOT_CREATED};
 use arctos_tests::http::{Framing, answer, success_body};
 use arctos_tests::server::{Script, Server};
 use arctos_tests::stage::{Stage, Table, config, with};
@@ -15,6 +15,8 @@ use arctos_tests::tools::both;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The SHA-256 of "abc".
+const PIN: &str = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
 /// Loopback, so that the configuration needs nothing of the machine it is read on.
 const BASE: &str = "http://127.0.0.1:1";
 
@@ -61,7 +63,7 @@ fn the_defaults_are_in_force() {
     assert_eq!(reply.code, OK);
     assert_eq!(
         reply.text(),
-        r#"{"base_url":"http://127.0.0.1:1","allow_http":false,"timeout_ms":15000,"connect_timeout_ms":5000,"max_response_bytes":1048576,"tls":{"roots":"system"},"strict":false,"retries":2,"retry_503":false,"server_dedupes":false,"connections":8,"idle_timeout_ms":4000,"keep_bodies":false}"#
+        r#"{"base_url":"http://127.0.0.1:1","allow_http":false,"timeout_ms":15000,"connect_timeout_ms":5000,"max_response_bytes":1048576,"tls":{"roots":"system","min_version":"1.2"},"strict":false,"retries":2,"retry_503":false,"server_dedupes":false,"connections":8,"idle_timeout_ms":4000,"keep_bodies":false}"#
     );
 }
 
@@ -69,9 +71,11 @@ fn the_defaults_are_in_force() {
 fn what_is_given_is_in_force_and_the_token_is_masked() {
     let authority = Authority::new();
     let ca_file = json!(authority.file());
+    let files = authority.client(None);
+    let (cert_file, key_file) = (json!(files.cert_file()), json!(files.key_file()));
     let given = format!(
-        "{{ \"keep_bodies\": true, \"user_agent\": \"branch-terminal/4.2\", \"strict\": true, \"tls\": {{ \"ca_file\": {ca_file}, \
-         \"roots\": \"file\" }}, \"max_response_bytes\": 4096, \"connect_timeout_ms\": 700, \"timeout_ms\": 800, \
+        "{{ \"keep_bodies\": true, \"user_agent\": \"branch-terminal/4.2\", \"strict\": true, \"tls\": {{ \"pins\": [\"{PIN}\"], \"min_version\": \"1.3\", \"key_file\": {key_file}, \
+         \"cert_file\": {cert_file}, \"ca_file\": {ca_file}, \"roots\": \"file\" }}, \"max_response_bytes\": 4096, \"connect_timeout_ms\": 700, \"timeout_ms\": 800, \
          \"idle_timeout_ms\": 0, \"connections\": 3, \"server_dedupes\": true, \"retry_503\": true, \"retries\": 0, \
          \"token\": \"5f1e0c-token\", \"allow_http\": true, \"base_url\": \"https://arctos.bank.example:8443/branch/\" }}"
     );
@@ -79,7 +83,8 @@ fn what_is_given_is_in_force_and_the_token_is_masked() {
     assert_eq!(reply.code, OK, "{reply:?}");
     let expected = format!(
         "{{\"base_url\":\"https://arctos.bank.example:8443/branch\",\"allow_http\":true,\"token\":\"***\",\"timeout_ms\":800,\
-         \"connect_timeout_ms\":700,\"max_response_bytes\":4096,\"tls\":{{\"roots\":\"file\",\"ca_file\":{ca_file}}},\
+         \"connect_timeout_ms\":700,\"max_response_bytes\":4096,\"tls\":{{\"roots\":\"file\",\"ca_file\":{ca_file},\
+         \"cert_file\":{cert_file},\"key_file\":{key_file},\"min_version\":\"1.3\",\"pins\":[\"{PIN}\"]}},\
          \"strict\":true,\"user_agent\":\"branch-terminal/4.2\",\"retries\":0,\"retry_503\":true,\"server_dedupes\":true,\
          \"connections\":3,\"idle_timeout_ms\":0,\"keep_bodies\":true}}"
     );
@@ -255,9 +260,16 @@ fn unknown_keys_are_refused_and_the_closest_known_one_is_named() {
         table.take(found);
         assert!(!document.to_string().contains("5f1e0c"), "{document}");
     }
-    for (key, near) in
-        [("cafile", "tls.ca_file"), ("ca_files", "tls.ca_file"), ("root", "tls.roots"), ("Roots", "tls.roots")]
-    {
+    for (key, near) in [
+        ("cafile", "tls.ca_file"),
+        ("ca_files", "tls.ca_file"),
+        ("root", "tls.roots"),
+        ("Roots", "tls.roots"),
+        ("certfile", "tls.cert_file"),
+        ("keyfile", "tls.key_file"),
+        ("minVersion", "tls.min_version"),
+        ("pin", "tls.pins"),
+    ] {
         let config = one("tls", json!({ key: "5f1e0c secret" }));
         let Some(document) = refuses(&mut table, &config, &[&format!("tls.{key}")]) else { continue };
         let problem = document["problems"][0]["problem"].as_str().expect("a problem");
@@ -316,7 +328,7 @@ fn a_key_that_stands_twice_is_refused() {
 fn all_problems_are_listed_at_once() {
     let mut table = Table::new();
     let everything = r#"{"base_url":"ftp://h","allow_http":1,"token":"","timeout_ms":0,"connect_timeout_ms":"1","max_response_bytes":null,
-        "tls":{"roots":"none","ca_file":5,"pins":[]},"strict":"no","user_agent":"","keep_bodies":0,
+        "tls":{"roots":"none","ca_file":5,"cert_file":6,"min_version":"1.1","pins":[]},"strict":"no","user_agent":"","keep_bodies":0,
         "retries":11,"retry_503":503,"server_dedupes":"yes","connections":0,"idle_timeout_ms":-1,"journal":1}"#;
     let fields = [
         "base_url",
@@ -327,6 +339,9 @@ fn all_problems_are_listed_at_once() {
         "max_response_bytes",
         "tls.roots",
         "tls.ca_file",
+        "tls.cert_file",
+        "tls.key_file",
+        "tls.min_version",
         "tls.pins",
         "strict",
         "user_agent",
@@ -592,6 +607,8 @@ fn files_of_authorities_that_cannot_be_used_are_refused() {
         ("a broken one between", format!("{other}{no_certificate}{one}").into_bytes()),
         ("a cut one between", format!("{other}{cut}{one}").into_bytes()),
         ("one without its end", without_end.into_bytes()),
+        ("one without its beginning", one.replacen("-----BEGIN CERTIFICATE-----", "", 1).into_bytes()),
+        ("another form between", format!("{other}{}", one.replace("CERTIFICATE", "TRUSTED CERTIFICATE")).into_bytes()),
     ] {
         let path = file(&folder, &format!("{what}.pem"), &contents);
         for base_url in ["https://arctos.bank.example", BASE] {
@@ -643,10 +660,13 @@ fn roots_go_together_with_their_file_only() {
         refuses(&mut table, &tls(json!({ "roots": roots })), &["tls.roots"]);
     }
     for (config, shown) in [
-        (json!({}), json!({ "roots": "system" })),
-        (json!({ "roots": "system" }), json!({ "roots": "system" })),
-        (json!({ "roots": "bundled" }), json!({ "roots": "bundled" })),
-        (json!({ "ca_file": ca_file, "roots": "file" }), json!({ "roots": "file", "ca_file": ca_file })),
+        (json!({}), json!({ "roots": "system", "min_version": "1.2" })),
+        (json!({ "roots": "system" }), json!({ "roots": "system", "min_version": "1.2" })),
+        (json!({ "roots": "bundled" }), json!({ "roots": "bundled", "min_version": "1.2" })),
+        (
+            json!({ "ca_file": ca_file, "roots": "file" }),
+            json!({ "roots": "file", "ca_file": ca_file, "min_version": "1.2" }),
+        ),
     ] {
         let result = in_force(&tls(config.clone()))
             .and_then(|in_force| if in_force["tls"] == shown { Ok(()) } else { Err(format!("{config}: {in_force}")) });
@@ -844,5 +864,196 @@ fn the_limit_of_an_answer_is_the_one_in_force() {
             assert_eq!(case, number);
             Script::made().send(answer("200 OK", Framing::Length, body.as_bytes())).close()
         });
+    }
+}
+
+/// A configuration with a log-in: right but for these keys.
+fn logging_in(keys: Value) -> String {
+    let login =
+        json!({ "path": "/api/login", "body": { "password": "5f1e0c-password" }, "token_pointer": "/info/token" });
+    one("login", with(login, keys))
+}
+
+#[test]
+fn log_ins_that_are_accepted() {
+    let mut table = Table::new();
+    let mut accepts = |keys: Value| {
+        let shown = with(
+            json!({ "path": "/api/login", "body": "***", "token_pointer": "/info/token", "refresh_on": [401, 403] }),
+            keys.clone(),
+        );
+        let shown = with(shown, json!({ "body": "***" }));
+        let result = in_force(&logging_in(keys)).and_then(|in_force| {
+            let right = in_force["login"] == shown && !in_force.to_string().contains("5f1e0c");
+            if right { Ok(()) } else { Err(format!("{shown}: {in_force}")) }
+        });
+        table.take(result);
+    };
+    accepts(json!({}));
+    for path in ["/", "/login", "/api/login?client=terminal", "/%E8%A8%B1", "/api/task"] {
+        accepts(json!({ "path": path }));
+    }
+    for body in [json!(null), json!(true), json!(15), json!("5f1e0c"), json!(["5f1e0c"]), json!({}), json!({ "a": {} })]
+    {
+        accepts(json!({ "body": body }));
+    }
+    for pointer in ["", "/", "/0", "/a~1b/~0", "/許", "//"] {
+        accepts(json!({ "token_pointer": pointer }));
+    }
+    for refresh_on in
+        [json!([]), json!([403]), json!([401]), json!([403, 401]), json!([401, 401]), json!([400, 404, 422])]
+    {
+        accepts(json!({ "refresh_on": refresh_on }));
+    }
+    table.finish();
+    let text = client_new(&logging_in(json!({}))).1;
+    let shown = r#""login":{"path":"/api/login","body":"***","token_pointer":"/info/token","refresh_on":[401,403]}"#;
+    assert!(text.text().contains(shown), "{text:?}");
+}
+
+#[test]
+fn log_ins_that_are_refused() {
+    let mut table = Table::new();
+    for wrong in ["null", "true", "15", "\"5f1e0c\"", "[]", "[{}]"] {
+        refuses(&mut table, &raw("login", wrong), &["login"]);
+    }
+    refuses(&mut table, &raw("login", "{}"), &["login.path", "login.body", "login.token_pointer"]);
+    for path in [
+        json!(null),
+        json!(15),
+        json!(["/login"]),
+        json!(""),
+        json!("login"),
+        json!("//host/login"),
+        json!("https://arctos.bank.example/login"),
+        json!("/a b"),
+        json!("/a\nb"),
+        json!("/a#b"),
+        json!("/a/../b"),
+        json!("/許"),
+        json!("/api/task/do_add"),
+    ] {
+        refuses(&mut table, &logging_in(json!({ "path": path })), &["login.path"]);
+    }
+    for pointer in
+        [json!(null), json!(15), json!(["/token"]), json!("token"), json!("info/token"), json!("/a~2"), json!("/~")]
+    {
+        refuses(&mut table, &logging_in(json!({ "token_pointer": pointer })), &["login.token_pointer"]);
+    }
+    for wrong in [
+        "null",
+        "true",
+        "401",
+        "\"401\"",
+        "{}",
+        "[null]",
+        "[\"401\"]",
+        "[[401]]",
+        "[401.0]",
+        "[4.01e2]",
+        "[-401]",
+        "[0]",
+        "[65937]",
+        "[18446744073709552017]",
+        "[401,503]",
+        "[401,null]",
+    ] {
+        let refresh_on: Value = serde_json::from_str(wrong).expect("JSON");
+        refuses(&mut table, &logging_in(json!({ "refresh_on": refresh_on })), &["login.refresh_on"]);
+    }
+    // Any status after which it may have been made, and the one that asks to wait.
+    for status in (0..=1_000).filter(|status| *status == 429 || !NOT_CREATED_STATUS.contains(status)) {
+        let document = refuses(&mut table, &logging_in(json!({ "refresh_on": [status] })), &["login.refresh_on"]);
+        assert!(
+            document.is_none_or(|document| document["problems"][0]["value"] == json!(status.to_string())),
+            "{status}"
+        );
+    }
+    for status in NOT_CREATED_STATUS.into_iter().filter(|status| *status != 429) {
+        table.take(in_force(&logging_in(json!({ "refresh_on": [status] }))));
+    }
+    refuses(&mut table, &logging_in(json!({ "bodi": 1 })), &["login.bodi"]);
+    refuses(
+        &mut table,
+        &raw("login", r#"{"pth":"/x","bdy":{},"token_point":"/x"}"#),
+        &["login.pth", "login.bdy", "login.token_point", "login.path", "login.body", "login.token_pointer"],
+    );
+    refuses(&mut table, &raw("login", r#"{"path":"/x","body":1,"body":2,"token_pointer":"/x"}"#), &["login.body"]);
+    let twice = r#"{"path":"/x","body":1,"token_pointer":"/x"}"#;
+    refuses(&mut table, &format!("{{\"base_url\":\"{BASE}\",\"login\":{twice},\"login\":{twice}}}"), &["login"]);
+    // Where they belong is said.
+    for (key, near) in [
+        ("path", "login.path"),
+        ("body", "login.body"),
+        ("token_pointer", "login.token_pointer"),
+        ("refresh_on", "login.refresh_on"),
+    ] {
+        let Some(document) = refuses(&mut table, &one(key, json!("5f1e0c")), &[key]) else { continue };
+        let problem = document["problems"][0]["problem"].as_str().expect("a problem");
+        assert!(problem.contains(near), "{problem}");
+    }
+    for (key, near) in
+        [("Path", "login.path"), ("tokenPointer", "login.token_pointer"), ("refresh", "login.refresh_on")]
+    {
+        let Some(document) = refuses(&mut table, &logging_in(json!({ key: "5f1e0c" })), &[&format!("login.{key}")])
+        else {
+            continue;
+        };
+        let problem = document["problems"][0]["problem"].as_str().expect("a problem");
+        assert!(problem.contains(near), "{problem}");
+    }
+    table.finish();
+}
+
+#[test]
+fn tokens_come_from_one_place() {
+    let folder = TempDir::new().expect("a folder");
+    let token = json!("5f1e0c-token");
+    let token_file = json!(file(&folder, "token", b"5f1e0c-token\n"));
+    let login = json!({ "path": "/login", "body": {}, "token_pointer": "/token" });
+    let mut table = Table::new();
+    for (keys, fields) in [
+        (json!({ "token": token, "token_file": token_file }), &["token_file"][..]),
+        (json!({ "token": token, "login": login }), &["login"]),
+        (json!({ "login": login, "token_file": token_file }), &["login"]),
+        (json!({ "login": login, "token_file": token_file, "token": token }), &["token_file", "login"]),
+    ] {
+        let config = with(json!({ "base_url": BASE }), keys).to_string();
+        let document = refuses(&mut table, &config, fields);
+        assert!(document.is_none_or(|document| !document.to_string().contains("5f1e0c")), "{config}");
+    }
+    for (key, value) in [("token", token), ("token_file", token_file), ("login", login)] {
+        table.take(in_force(&one(key, value)));
+    }
+    for wrong in ["null", "true", "15", "[]", "{}", "\"\\ud800\""] {
+        refuses(&mut table, &raw("token_file", wrong), &["token_file"]);
+    }
+    table.finish();
+}
+
+#[test]
+fn a_password_in_the_wrong_place_is_not_shown() {
+    const SECRET: &str = "hunter2hunter2";
+    let mut texts = vec![
+        logging_in(json!({ "body": SECRET, "pasword": SECRET })),
+        logging_in(json!({ "password": SECRET, "timeout_ms": SECRET })),
+        logging_in(json!({ "path": format!("/login?password={SECRET} x") })),
+        logging_in(json!({ "path": [SECRET] })),
+        logging_in(json!({ "token_pointer": SECRET })),
+        logging_in(json!({ "refresh_on": SECRET })),
+        logging_in(json!({ "refresh_on": [SECRET] })),
+        logging_in(json!({ "refresh_on": { "password": SECRET } })),
+        raw("login", &format!("{{\"body\":{{\"password\":\"{SECRET}\"}},\"body\":\"{SECRET}\"}}")),
+        raw("login", &format!("{{\"body\":\"{SECRET}\",}}")),
+        raw("login", &format!("{{\"body\":{{\"password\":\"{SECRET}")),
+        raw("login", SECRET),
+    ];
+    for key in ["login", "password", "body", "login_body", "token_file", "user", "proxy_password"] {
+        texts.extend([json!(SECRET), json!([SECRET]), json!({ "password": SECRET })].map(|value| one(key, value)));
+    }
+    for text in texts {
+        let (_, reply) = client_new(&text);
+        assert_eq!(reply.code, BAD_CONFIG, "{text}: {reply:?}");
+        assert!(!reply.text().contains(SECRET), "{text}: {reply:?}");
     }
 }

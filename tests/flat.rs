@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use arctos_tests::api::*;
-use arctos_tests::http::{Framing, answer, failure_body, success, success_body};
+use arctos_tests::http::{Framing, answer, failure_body, head, success, success_body};
 use arctos_tests::server::{Script, Server, Step};
 use arctos_tests::stage::{config, config_tls, with};
 use arctos_tests::tls::{Authority, Identity, Version};
@@ -183,5 +183,29 @@ fn calls_whose_deadline_passes() {
         let config = with(config, json!({ "timeout_ms": 1 }));
         flat.stays("deadline", TIMEOUT, ANY, "kept", &config, &task("FLAT"));
         server.settle(0).expect("the connections have ended");
+    }
+}
+
+#[test]
+fn diagnoses() {
+    let flat = Flat::new();
+    let authority = Authority::new();
+    let http = Server::plain();
+    let tls = |version| Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+    let (tls_1_2, tls_1_3) = (tls(Version::Tls12), tls(Version::Tls13));
+    let well = Script::request().send(head("200 OK", &["Date: Wed, 25 Nov 2026 08:00:00 GMT"]));
+    let reset = Script::request().then(Step::Reset);
+    for (what, server) in [("http", &http), ("TLS 1.2", &tls_1_2), ("TLS 1.3", &tls_1_3)] {
+        let config = config_tls(&server.base_url(), &authority);
+        let untrusting = with(config.clone(), json!({ "tls": { "roots": "bundled" } }));
+        for (case, code, config, script) in [
+            ("well", OK, &config, &well),
+            ("reset", BROKEN, &config, &reset),
+            ("not trusted", if what == "http" { OK } else { TLS }, &untrusting, &well),
+        ] {
+            server.always(script.clone());
+            flat.stays(&format!("{case}, {what}"), code, ANY, "kept", config, "diagnose");
+            server.settle(0).expect("the connections have ended");
+        }
     }
 }

@@ -183,6 +183,20 @@ fn every_code_that_a_function_returns_is_listed() {
         ("arctos_outcome", set(&["NOT_CREATED", "CREATED", "UNKNOWN"])),
         ("arctos_client_new", set(&["OK", "BAD_CONFIG", "BAD_ARGUMENT"])),
         ("arctos_client_set_token", set(&["OK", "BAD_ARGUMENT"])),
+        (
+            "arctos_client_diagnose",
+            set(&[
+                "OK",
+                "BAD_ARGUMENT",
+                "CONNECT",
+                "TLS",
+                "TIMEOUT",
+                "BROKEN",
+                "CANCELLED",
+                "FORBIDDEN",
+                "BAD_RESPONSE",
+            ]),
+        ),
         ("arctos_client_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_call_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_task_add", add.clone()),
@@ -406,6 +420,12 @@ fn the_examples_do_what_they_say() {
     let output = succeed(examples.host.command().args([&nowhere.to_string(), "arctos_task_check", "{}"]));
     assert!(both(&output).starts_with("refused: {\"code\":-3,"), "{}", both(&output));
     run.insert("arctos_task_check".to_owned());
+
+    let output = succeed(examples.host.command().args([&nowhere.to_string(), "arctos_client_diagnose", "{}"]));
+    let text = both(&output).strip_prefix("ARCTOS_CONNECT\n").map(str::to_owned);
+    let document: Value = serde_json::from_str(&text.expect("the code")).expect("JSON");
+    assert_eq!(document["steps"][0]["step"], "route");
+    run.insert("arctos_client_diagnose".to_owned());
 
     let output = succeed(examples.host.command().args([&nowhere.to_string(), "arctos_set_log", "{}"]));
     let line = both(&output).strip_prefix("ERROR ").map(str::to_owned).unwrap_or_else(|| panic!("{}", both(&output)));

@@ -1,4 +1,5 @@
-//! No failure's document holds the token, a remark, or an undocumented value, even where the server echoes it.
+//! No failure's document and no line of the log holds the token, a remark, or an undocumented value, even where the
+//! server echoes it.
 
 use arctos_tests::api::{Owned, Reply, client_new, task_check};
 use arctos_tests::expected::{
@@ -6,6 +7,7 @@ use arctos_tests::expected::{
     TLS_NOT_CREATED, status,
 };
 use arctos_tests::http::{Framing, answer, answer_head, head};
+use arctos_tests::secrets::{self, html, json_text, spellings};
 use arctos_tests::server::{Script, Server};
 use arctos_tests::stage::{Stage, Table, config, config_tls, with};
 use arctos_tests::tls::{Authority, Identity, Version};
@@ -21,7 +23,7 @@ const NESTED: &str = "nesA7alpha&<nesZ7omega";
 const PARTS: [&str; 8] =
     ["tokA7alpha", "tokZ7omega", "remA7alpha", "remZ7omega", "othA7alpha", "othZ7omega", "nesA7alpha", "nesZ7omega"];
 
-fn secrets() -> [&'static str; 4] {
+fn all() -> [&'static str; 4] {
     [TOKEN, REMARK, OTHER, NESTED]
 }
 
@@ -34,61 +36,13 @@ fn task(number: &str) -> String {
 }
 
 fn keys() -> Value {
+    secrets::listen();
     json!({ "token": TOKEN, "keep_bodies": true })
 }
 
-/// The document must hold none of the secrets, in whatever spelling.
+/// Neither the document nor the log may hold a secret, in whatever spelling.
 fn clean(reply: &Reply) -> Result<(), String> {
-    let text = reply.text.as_deref().unwrap_or_default();
-    match PARTS.iter().find(|part| text.contains(**part)) {
-        None => Ok(()),
-        Some(part) => Err(format!("{part} stands in {text}")),
-    }
-}
-
-fn html(text: &str, quote: &str, apostrophe: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    text.replace('"', quote).replace('\'', apostrophe)
-}
-
-/// The text as a JSON string's contents, where these characters too are escaped by their numbers.
-fn json_text(text: &str, escaped: &str) -> String {
-    let quoted = json!(text).to_string();
-    let mut out = String::new();
-    for character in quoted[1..quoted.len() - 1].chars() {
-        if escaped.contains(character) || (!character.is_ascii() && escaped.contains('é')) {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                out.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
-/// The same with capital digits in the numbers.
-fn capitals(json: &str) -> String {
-    let mut parts = json.split("\\u");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, part| text + "\\u" + &part[..4].to_uppercase() + &part[4..])
-}
-
-/// The spellings in which servers echo what they were sent.
-fn spellings(secret: &str) -> Vec<(&'static str, String)> {
-    vec![
-        ("verbatim", secret.to_owned()),
-        ("JSON", json_text(secret, "")),
-        ("JSON with slashes escaped", json_text(secret, "").replace('/', "\\/")),
-        ("JSON in ASCII", json_text(secret, "é")),
-        ("JSON safe for HTML", json_text(secret, "<>&'")),
-        ("JSON safe for HTML in capitals", capitals(&json_text(secret, "é<>&'"))),
-        ("HTML", html(secret, "&quot;", "&#39;")),
-        ("HTML with numbers", html(secret, "&#34;", "&#x27;")),
-        ("HTML with names", html(secret, "&quot;", "&apos;")),
-        ("HTML with named slashes", html(secret, "&quot;", "&#x27;").replace('/', "&#x2F;")),
-    ]
+    secrets::clean(reply, &PARTS)
 }
 
 /// One failure whose document must be clean.
@@ -106,7 +60,7 @@ fn failure(table: &mut Table, stage: &Stage, case: &str, expected: Expected, scr
 fn echoes_in_bodies_are_masked() {
     let stage = Stage::http_with(keys());
     let mut table = Table::new();
-    for secret in secrets() {
+    for secret in all() {
         for (spelling, echo) in spellings(secret) {
             for code in [302, 400, 401, 403, 404, 409, 413, 429, 500, 503, 600] {
                 let case = format!("{code} {spelling} {echo}");
@@ -126,9 +80,10 @@ fn echoes_in_bodies_are_masked() {
 
 #[test]
 fn echoes_in_messages_are_masked() {
+    secrets::listen();
     let stage = Stage::http_with(json!({ "token": TOKEN }));
     let mut table = Table::new();
-    for secret in secrets() {
+    for secret in all() {
         for (spelling, echo) in spellings(secret) {
             let message = format!("not accepted: {echo}; try again");
             let case = format!("{spelling} {echo}");
@@ -147,7 +102,7 @@ fn echoes_in_messages_are_masked() {
 fn echoes_in_envelopes_are_masked() {
     let stage = Stage::http_with(keys());
     let mut table = Table::new();
-    for secret in secrets() {
+    for secret in all() {
         for escaped in ["", "/", "é", "<>&'", "é<>&'/"] {
             let message = json_text(&format!("not accepted: {secret}; try again"), escaped);
             let refusal = format!("{{\"status\":0,\"message\":\"{message}\"}}");
@@ -183,7 +138,7 @@ fn the_request_in_a_string_of_the_answer_is_masked() {
 fn echoes_of_another_request_are_masked() {
     let stage = Stage::http_with(keys());
     let mut table = Table::new();
-    for secret in secrets() {
+    for secret in all() {
         for (spelling, echo) in spellings(secret) {
             let number = stage.number();
             let page = format!("<html><p>Authorization: Bearer {echo}</p> {echo}</html>");
@@ -343,7 +298,7 @@ fn a_configuration_does_not_show_its_token() {
 #[test]
 fn the_secrets_have_what_the_checks_look_for() {
     // The checks above look for parts of the secrets: the secrets must have them.
-    for secret in secrets() {
+    for secret in all() {
         assert_eq!(PARTS.iter().filter(|part| secret.contains(**part)).count(), 2, "{secret}");
         for (spelling, echo) in spellings(secret) {
             assert_eq!(PARTS.iter().filter(|part| echo.contains(**part)).count(), 2, "{spelling} {echo}");

@@ -10,9 +10,9 @@ use arctos_tests::expected::{
 };
 use arctos_tests::http::{Framing, answer, find, head, success_body};
 use arctos_tests::server::{Change, Script, Server, Step};
-use arctos_tests::stage::{Row, Stage, Table, config, config_tls, run_all};
-use arctos_tests::tls::{Authority, Identity, Version};
-use serde_json::json;
+use arctos_tests::stage::{Row, Stage, Table, config, config_tls, run_all, with};
+use arctos_tests::tls::{Authority, ClientFiles, Flaw, Identity, Version};
+use serde_json::{Value, json};
 
 const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
 const TLS_UNKNOWN: Expected = Expected { code: TLS, outcome: UNKNOWN };
@@ -110,27 +110,76 @@ fn members_only(version: Version) -> Stage {
     Stage::https_with(Identity { asks_for_certificate: true, ..Identity::right(version) }, json!({}))
 }
 
-#[test]
-fn a_client_without_a_certificate_is_refused() {
-    // With TLS 1.2 the client waits for the end of the server's handshake, and is refused there.
-    let done = members_only(Version::Tls12).run("TLS 1.2", TLS_NOT_CREATED, |_| Script::request().fin());
-    assert_eq!(done.only().request_bytes(), 0);
-    assert!(!done.only().handshaken);
+/// A server that lets in only clients of its authority, and a client with these keys of `tls`.
+fn members_and(version: Version, authority: &Authority, keys: Value) -> Stage {
+    let identity = Identity { asks_for_certificate: true, ..Identity::right(version) };
+    let server = Server::start("127.0.0.1", Some(authority.server(identity)));
+    let client = Owned::new(&with(config(&server.base_url()), authority.trusted_with(keys)));
+    Stage::of(server, client)
+}
 
-    // With TLS 1.3 it does not wait: the request is on its way when the server refuses. Nothing was decrypted of it,
-    // so that the server cannot tell what arrived; and the ledger is empty.
-    let stage = members_only(Version::Tls13);
-    let number = stage.number();
-    stage.server.next(Script::silent().then(Step::Refuse));
-    let reply = stage.client.add(&task(&number));
-    let seen = &stage.server.settle(0).expect("the connection has ended")[0];
-    assert_eq!((reply.code, reply.outcome), (TLS, UNKNOWN), "{reply:?}");
-    let document = reply.json();
-    assert_eq!(document["attempts"], 1);
-    assert!(document["message"].as_str().expect("a message").contains("CertificateRequired"), "{reply:?}");
-    assert!(document.get("http_status").is_none(), "{reply:?}");
-    assert!(!seen.handshaken && seen.raw > seen.flights[0] + 300, "{seen:?}");
-    assert!(stage.server.ledger().all().is_empty());
+#[test]
+fn a_client_whose_certificate_is_not_accepted_is_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let of_file = "refused the client's certificate, that of tls.cert_file";
+    let subject = format!("the subject CN=Fault server and the issuer {}", stranger.name());
+    let valid = "is valid from 2020-01-01T00:00:00Z to 2021-01-01T00:00:00Z";
+    for (case, files, words) in [
+        ("none", None, ["CertificateRequired", "wants a certificate of the client", "tls.cert_file"]),
+        ("of another authority", Some(stranger.client(None)), ["UnknownCA", of_file, &subject]),
+        ("expired", Some(authority.client(Some(Flaw::Expired))), ["CertificateExpired", of_file, valid]),
+        (
+            "for servers only",
+            Some(authority.client(Some(Flaw::ForServersOnly))),
+            ["UnsupportedCertificate", of_file, "the subject CN=Fault server"],
+        ),
+    ] {
+        let keys = files.as_ref().map_or(json!({}), ClientFiles::keys);
+        let says = |case: &str, reply: &Reply| {
+            let document = reply.json();
+            let message = document["message"].as_str().expect("a message");
+            assert!(words.iter().all(|word| message.contains(word)), "{case}: {message}");
+            assert_eq!(document["attempts"], 1, "{case}: {document}");
+            assert!(document.get("http_status").is_none(), "{case}: {document}");
+        };
+        // With TLS 1.2 the client waits for the end of the server's handshake, and is refused there.
+        let stage = members_and(Version::Tls12, &authority, keys.clone());
+        let done = stage.run(&format!("{case}, TLS 1.2"), TLS_NOT_CREATED, |_| Script::request().fin());
+        assert_eq!(done.only().request_bytes(), 0, "{case}");
+        assert!(!done.only().handshaken, "{case}");
+        says(case, &done.reply);
+
+        // With TLS 1.3 it does not wait: the request is on its way when the server refuses. Nothing was decrypted of
+        // it, so that the server cannot tell what arrived; and the ledger is empty.
+        let stage = members_and(Version::Tls13, &authority, keys);
+        stage.server.next(Script::silent().then(Step::Refuse));
+        let reply = stage.client.add(&task(&stage.number()));
+        let seen = &stage.server.settle(0).expect("the connection has ended")[0];
+        assert_eq!((reply.code, reply.outcome), (TLS, UNKNOWN), "{case}: {reply:?}");
+        says(case, &reply);
+        assert!(!seen.handshaken && seen.raw > seen.flights[0] + 300, "{case}: {seen:?}");
+        assert!(stage.server.ledger().all().is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_client_whose_certificate_is_accepted_makes_its_appointment() {
+    let authority = Authority::new();
+    // Of the authority, and of one below it, which the server does not have: the client shows it.
+    for files in [authority.client(None), authority.below("Branch authority").client(None)] {
+        for version in VERSIONS {
+            let stage = members_and(version, &authority, files.keys());
+            for call in ["first call", "second call"] {
+                let done = stage
+                    .run(&format!("{version:?}, {call}"), MADE, |number| Script::made().send(whole(number)).close());
+                assert!(done.only().handshaken);
+            }
+            // A server that asks for none gets none, and minds nothing.
+            let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
+            let client = Owned::new(&with(config(&server.base_url()), authority.trusted_with(files.keys())));
+            Stage::of(server, client).run("not asked", MADE, |number| Script::made().send(whole(number)).close());
+        }
+    }
 }
 
 /// A task that no socket takes at once.

@@ -28,10 +28,13 @@ fn got_no_request(case: &str, done: &Done) {
     assert!(done.only().raw <= first + ALERTS, "{case}: {} bytes after the first flight", done.only().raw - first);
 }
 
+/// Why there is no TLS: the alert that the server gets, and what the message says.
+type Why<'a> = (&'a str, &'a [&'a str]);
+
 /// One call to a server of this identity, by a client that trusts this authority and knows it by this name. The
 /// message says why there was none.
 #[track_caller]
-fn refused(case: &str, identity: Identity, trusted: &Authority, signer: &Authority, name: &str, why: &str) {
+fn refused(case: &str, identity: Identity, trusted: &Authority, signer: &Authority, name: &str, why: Why) -> String {
     let server = Server::start("127.0.0.1", Some(signer.server(identity)));
     let client = Owned::new(&config_tls(&server.base_url_as(name), trusted));
     let stage = Stage::of(server, client);
@@ -41,7 +44,19 @@ fn refused(case: &str, identity: Identity, trusted: &Authority, signer: &Authori
     let document = done.reply.json();
     assert_eq!(document["host"], format!("{name}:{}", stage.server.address().port()), "{case}");
     let message = document["message"].as_str().expect("a message");
-    assert!(message.contains(why), "{case}: {message}");
+    let (alert, words) = why;
+    for word in words {
+        assert!(message.contains(word), "{case}: {message}");
+    }
+    // It names the host, and the subject and the issuer that came.
+    assert!(
+        message.starts_with(&format!("no TLS with {name}:{}: ", stage.server.address().port())),
+        "{case}: {message}"
+    );
+    assert!(message.contains("the subject CN=") && message.contains("the issuer CN="), "{case}: {message}");
+    let note = done.only().note.as_deref().unwrap_or_default();
+    assert!(note.contains(&format!("alert: {alert}")), "{case}: the server got {note}");
+    message.to_owned()
 }
 
 #[test]
@@ -49,33 +64,110 @@ fn certificates_are_checked() {
     let authority = Authority::named("Fault server authority");
     let namesake = Authority::named("Fault server authority");
     let stranger = Authority::new();
-    let untrusted = "an authority that is not trusted";
-    let another = "for another host name";
+    let stranger_is_named = format!("not trusted: {}", stranger.name());
+    let untrusted: Why = ("UnknownCA", &[&stranger_is_named, "tls.ca_file", "leaves out"]);
+    let wrong: Why = ("DecryptError", &["is not acceptable", "signature", "another key"]);
     for version in VERSIONS {
         let right = Identity::right(version);
-        refused("unknown authority", right, &authority, &stranger, "localhost", untrusted);
-        refused("another of the same name", right, &authority, &namesake, "localhost", "is not acceptable");
+        let message = refused("unknown authority", right, &authority, &stranger, "localhost", untrusted);
+        assert!(
+            message.contains(&format!("the subject CN=Fault server and the issuer {}", stranger.name())),
+            "{message}"
+        );
+        assert!(!message.contains("inspects"), "{message}");
+        refused("another of the same name", right, &authority, &namesake, "localhost", wrong);
+        let another = |names| -> [String; 1] { [format!("for another host name: it is for {names};")] };
+        let [arctos] = another("arctos.bank.example");
         let other = Identity { names: &["arctos.bank.example"], ..right };
-        refused("another name", other, &authority, &authority, "localhost", another);
-        refused("no such address", other, &authority, &authority, "127.0.0.1", another);
+        refused("another name", other, &authority, &authority, "localhost", ("BadCertificate", &[&arctos]));
+        refused("no such address", other, &authority, &authority, "127.0.0.1", ("BadCertificate", &[&arctos]));
         let name_only = Identity { names: &["localhost"], ..right };
-        refused("a name instead of an address", name_only, &authority, &authority, "127.0.0.1", another);
+        let [localhost] = another("localhost");
+        let case = "a name instead of an address";
+        refused(case, name_only, &authority, &authority, "127.0.0.1", ("BadCertificate", &[&localhost]));
         let below = Identity { names: &["*.localhost"], ..right };
-        refused("a wildcard for names below", below, &authority, &authority, "localhost", another);
+        let [wildcard] = another("*.localhost");
+        refused(
+            "a wildcard for names below",
+            below,
+            &authority,
+            &authority,
+            "localhost",
+            ("BadCertificate", &[&wildcard]),
+        );
         let nothing = Identity { names: &[], ..right };
-        refused("no name", nothing, &authority, &authority, "localhost", another);
-        for (flaw, why) in [
-            (Flaw::Expired, "has expired"),
-            (Flaw::NotYetValid, "is not valid yet"),
-            (Flaw::WrongUsage, "is not meant for servers"),
-            (Flaw::OfAnAuthority, "is not acceptable"),
-            (Flaw::SelfSigned, untrusted),
-            (Flaw::SignedByNoAuthority, "is not acceptable"),
-            (Flaw::Altered, "is not acceptable"),
-            (Flaw::KeyOfAnother, "is not acceptable"),
-        ] {
+        let [none] = another("no host at all");
+        refused("no name", nothing, &authority, &authority, "localhost", ("BadCertificate", &[&none]));
+        let many = Identity { names: &["a", "b", "c", "192.0.2.1", "2001:db8::1", "f", "g"], ..right };
+        let [all] = another("a, b, c, 192.0.2.1, 2001:db8::1 and 2 more");
+        refused("many names", many, &authority, &authority, "localhost", ("BadCertificate", &[&all]));
+        let clock = "the clock of this machine";
+        let flaws: [(Flaw, Why); 10] = [
+            (
+                Flaw::Expired,
+                ("CertificateExpired", &["server's certificate has expired, on 2021-01-01T00:00:00Z", clock]),
+            ),
+            (Flaw::NotYetValid, ("CertificateExpired", &["is not valid yet, but from 2999-01-01T00:00:00Z", clock])),
+            (
+                Flaw::SignedByAnExpiredOne,
+                ("CertificateExpired", &["that of CN=Expired authority, has expired, on 2021-01-01T00:00:00Z", clock]),
+            ),
+            (Flaw::WrongUsage, ("UnsupportedCertificate", &["is not meant for servers"])),
+            (Flaw::MaySign, ("UnsupportedCertificate", &["is not meant for servers"])),
+            (Flaw::OfAnAuthority, ("CertificateUnknown", &["is not acceptable: it is that of an authority"])),
+            (
+                Flaw::SelfSigned,
+                ("UnknownCA", &["an authority that is not trusted: it is signed by itself", "tls.ca_file"]),
+            ),
+            (
+                Flaw::SignedByNoAuthority,
+                ("CertificateUnknown", &["is not acceptable: it is signed by a certificate that may not"]),
+            ),
+            (Flaw::Altered, wrong),
+            (Flaw::KeyOfAnother, ("DecryptError", &["is not acceptable", "the server does not have its key"])),
+        ];
+        for (flaw, why) in flaws {
             refused(&format!("{flaw:?}"), right.with(flaw), &authority, &authority, "localhost", why);
         }
+    }
+}
+
+#[test]
+fn an_authority_between_is_named_where_it_is_the_one_that_is_missing() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let between = stranger.below("Authority between");
+    let above = format!("not trusted: {}", stranger.name());
+    for version in VERSIONS {
+        let right = Identity::right(version);
+        let message = refused("below a stranger", right, &authority, &between, "localhost", ("UnknownCA", &[&above]));
+        assert!(message.contains("the issuer CN=Authority between") && !message.contains("leaves out"), "{message}");
+    }
+}
+
+#[test]
+fn a_proxy_that_inspects_tls_is_told_by_its_name() {
+    let authority = Authority::new();
+    for (name, inspects) in [("Zscaler Root CA", true), ("mitmproxy", true), ("Bank Root CA", false)] {
+        let right = Identity::right(Version::Tls13);
+        let message = refused(name, right, &authority, &Authority::named(name), "localhost", ("UnknownCA", &[name]));
+        assert_eq!(message.contains("a proxy that inspects TLS"), inspects, "{message}");
+        // What is wrong with it otherwise has nothing to do with that.
+        let inspecting = Authority::named(name);
+        let expired = right.with(Flaw::Expired);
+        let message = refused(name, expired, &inspecting, &inspecting, "localhost", ("CertificateExpired", &[]));
+        assert!(!message.contains("inspects"), "{message}");
+    }
+}
+
+#[test]
+fn what_a_certificate_says_is_made_fit_for_a_message() {
+    let authority = Authority::new();
+    let long = "x".repeat(5_000);
+    for name in ["two\r\nlines", "\u{1b}[2J", "\u{202e}backwards", "\u{0}", &long] {
+        let right = Identity::right(Version::Tls13);
+        let message = refused(name, right, &authority, &Authority::named(name), "localhost", ("UnknownCA", &[]));
+        let plain = |sign: char| !sign.is_control() && sign != '\u{202e}';
+        assert!(message.chars().all(plain) && message.len() < 1_500, "{message:?}");
     }
 }
 
@@ -95,7 +187,7 @@ fn the_right_certificate_is_accepted_after_a_wrong_one() {
     // The client of the right server is not affected by what it was shown before.
     let authority = Authority::new();
     let right = Identity::right(Version::Tls13);
-    refused("expired", right.with(Flaw::Expired), &authority, &authority, "localhost", "has expired");
+    refused("expired", right.with(Flaw::Expired), &authority, &authority, "localhost", ("CertificateExpired", &[]));
     let server = Server::start("127.0.0.1", Some(authority.server(right)));
     let client = Owned::new(&config_tls(&server.base_url_as("localhost"), &authority));
     Stage::of(server, client).run("the right one", MADE, |number| {

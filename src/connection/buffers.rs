@@ -1,8 +1,6 @@
-//! The buffers between ureq and a connection. They grow as far as a head may, and are wiped: they hold the token
-//! and the customer's data.
+//! The buffers between ureq and a connection. They grow as far as a head may. They hold the token and the customer's
+//! data, and are wiped as all memory of the library is.
 #![forbid(unsafe_code)]
-
-use zeroize::Zeroize;
 
 use super::head::LONGEST;
 
@@ -17,27 +15,9 @@ pub(super) struct Buffers {
     progress: bool,
 }
 
-/// Makes room for `capacity` bytes, and leaves no copy behind where the contents have to move. `false` when there is no
-/// memory for it.
+/// Makes room for `capacity` bytes; `false` when there is no memory for it.
 pub(super) fn reserve(bytes: &mut Vec<u8>, capacity: usize) -> bool {
-    if capacity <= bytes.capacity() {
-        return true;
-    }
-    let mut larger = Vec::new();
-    if larger.try_reserve_exact(capacity).is_err() {
-        return false;
-    }
-    larger.extend_from_slice(bytes);
-    bytes.zeroize();
-    *bytes = larger;
-    true
-}
-
-impl Drop for Buffers {
-    fn drop(&mut self) {
-        self.input.zeroize();
-        self.output.zeroize();
-    }
+    bytes.try_reserve_exact(capacity.saturating_sub(bytes.len())).is_ok()
 }
 
 impl Buffers {

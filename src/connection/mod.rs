@@ -8,6 +8,7 @@
 mod buffers;
 mod head;
 mod pool;
+mod probe;
 mod records;
 mod resolve;
 mod socket;
@@ -26,6 +27,7 @@ use ureq::http::header::{
 };
 use ureq::http::{Request, Response, Uri, Version};
 use ureq::{Agent, Body};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::call::{Call, Cause};
 use crate::code::Code;
@@ -145,22 +147,28 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The whole body as text.
+    /// The whole body as text, in memory that is wiped: it may hold a token, or a customer's data.
     ///
     /// # Errors
     /// The reason why there is none: the connection's own, or that of a framing that two readers could understand
     /// differently.
-    pub(crate) fn whole(&mut self, call: &Call, max: usize) -> Result<String, Cause> {
+    pub(crate) fn whole(&mut self, call: &Call, max: usize) -> Result<Zeroizing<String>, Cause> {
         let response = self.response.as_mut().map_err(|cause| cause.clone())?;
         let framing = framing(response.version(), response.headers())?;
-        let bytes = read(call, response.body_mut(), max)?;
+        let mut bytes = read(call, response.body_mut(), max)?;
         // ureq takes every end of the connection for the end of a body that only it delimits.
         if framing == Framing::Close
             && let Some(cause) = call.cause()
         {
             return Err(cause);
         }
-        String::from_utf8(bytes).map_err(|_| Cause::Unreadable("it is not UTF-8".to_owned()))
+        match String::from_utf8(std::mem::take(&mut *bytes)) {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(error) => {
+                error.into_bytes().zeroize();
+                Err(Cause::Unreadable("it is not UTF-8".to_owned()))
+            }
+        }
     }
 
     /// `Retry-After`, seconds or a date, in milliseconds from now.
@@ -239,10 +247,10 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Cause> {
 }
 
 /// Reads a body of at most `max` bytes.
-fn read(call: &Call, body: &mut Body, max: usize) -> Result<Vec<u8>, Cause> {
+fn read(call: &Call, body: &mut Body, max: usize) -> Result<Zeroizing<Vec<u8>>, Cause> {
     const STEP: usize = 8 * 1024;
     let mut reader = body.as_reader();
-    let mut bytes = Vec::new();
+    let mut bytes = Zeroizing::new(Vec::new());
     loop {
         let filled = bytes.len();
         // One byte more than is allowed tells that there is more. Its size is the server's choice, so that the

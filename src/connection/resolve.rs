@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::call::{Call, Cause};
+use crate::call::{Call, Cause, Phase};
 use crate::{fork, sys};
 
 const MOST_THREADS: usize = 4;
@@ -47,7 +46,8 @@ fn with_queue<T>(work: impl FnOnce(&mut Queue) -> T) -> T {
 }
 
 /// The addresses of a host, at least one.
-pub(super) fn resolve(call: &Rc<Call>, host: &str, port: u16) -> Result<Vec<SocketAddr>, Cause> {
+pub(super) fn resolve(call: &Call, host: &str, port: u16) -> Result<Vec<SocketAddr>, Cause> {
+    call.phase(Phase::Resolve);
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

@@ -4,12 +4,10 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::resolve;
 use crate::call::{Call, Cause, Phase};
 use crate::fork;
 use crate::sys::{self, Wish};
@@ -21,7 +19,7 @@ const MOST_CAUSES: usize = 4;
 
 /// A socket of this process that never blocks: all waiting is done by [`sys::wait`]. A forked child has a copy,
 /// which it has closed before it comes here.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: Option<TcpStream>,
     generation: u32,
 }
@@ -103,11 +101,10 @@ fn is_under_way(error: &io::Error) -> bool {
     begun || matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// A connection to a host, and the address that answered.
-pub(super) fn connect(call: &Rc<Call>, host: &str, port: u16) -> Result<(Socket, SocketAddr), Cause> {
-    call.phase(Phase::Resolve);
-    let mut addresses = interleave(resolve::resolve(call, host, port)?).into_iter();
+/// A connection to one of the addresses of a host, and the one that answered.
+pub(super) fn connect(call: &Call, host: &str, addresses: Vec<SocketAddr>) -> Result<(Socket, SocketAddr), Cause> {
     call.phase(Phase::Connect);
+    let mut addresses = interleave(addresses).into_iter();
     let mut trying: Vec<(Socket, SocketAddr)> = Vec::new();
     let mut causes = Vec::new();
     let mut next = Instant::now();

@@ -19,6 +19,7 @@ use super::buffers::{self, Buffers};
 use super::head::{self, Head};
 use super::pool::Pool;
 use super::records::Records;
+use super::resolve;
 use super::socket::{self, Socket};
 use super::tunnel;
 use crate::address;
@@ -61,23 +62,44 @@ impl Target {
         Target { host, port, proxy, user_agent: self.user_agent.clone(), tls }
     }
 
-    fn open(&self, call: &Rc<Call>) -> Result<Stream, Cause> {
-        let (socket, address) = match &self.proxy {
-            None => socket::connect(call, &self.host, self.port)?,
-            Some(proxy) => {
-                let (socket, address) = socket::connect(call, &proxy.host, proxy.port)?;
-                let server = address::with_port(&self.host, self.port);
-                tunnel::open(call, &socket, proxy, &server, &self.user_agent)?;
-                (socket, address)
-            }
-        };
-        let stream = match &self.tls {
-            None => Stream::Plain(socket),
-            Some((config, name)) => Stream::Tls(handshake(call, socket, config.clone(), name.clone())?),
-        };
+    fn open(&self, call: &Call) -> Result<Stream, Cause> {
+        let (socket, address) = self.connect(call, self.addresses(call)?)?;
+        self.tunnel(call, &socket)?;
+        let stream = self.secure(call, socket)?;
         let proxy = call.proxy();
         call.log(Level::Detail, "connect", || Fields { address: Some(address), proxy, ..Fields::default() });
         Ok(stream)
+    }
+
+    /// Who is connected to: the proxy, where there is one, or else the server.
+    fn next(&self) -> (&str, u16) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.host, self.port),
+        }
+    }
+
+    pub(super) fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Cause> {
+        let (host, port) = self.next();
+        resolve::resolve(call, host, port)
+    }
+
+    pub(super) fn connect(&self, call: &Call, addresses: Vec<SocketAddr>) -> Result<(Socket, SocketAddr), Cause> {
+        socket::connect(call, self.next().0, addresses)
+    }
+
+    /// Has the proxy, where there is one, open the way to the server.
+    pub(super) fn tunnel(&self, call: &Call, socket: &Socket) -> Result<(), Cause> {
+        let Some(proxy) = &self.proxy else { return Ok(()) };
+        tunnel::open(call, socket, proxy, &address::with_port(&self.host, self.port), &self.user_agent)
+    }
+
+    /// Opens TLS, where the server is https.
+    pub(super) fn secure(&self, call: &Call, socket: Socket) -> Result<Stream, Cause> {
+        match &self.tls {
+            None => Ok(Stream::Plain(socket)),
+            Some((config, name)) => handshake(call, socket, config.clone(), name.clone()).map(Stream::Tls),
+        }
     }
 }
 
@@ -159,7 +181,7 @@ fn with_call<T>(step: impl FnOnce(&Rc<Call>) -> Result<T, Cause>) -> Result<T, u
     })
 }
 
-pub(super) struct Tls {
+pub(crate) struct Tls {
     socket: Socket,
     session: Box<ClientConnection>,
     records: Records,
@@ -242,7 +264,7 @@ pub(super) fn wait(call: &Call, socket: &Socket, wish: Wish) -> Result<(), Cause
 }
 
 /// A connection that stands.
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(Socket),
     Tls(Tls),
 }
@@ -253,6 +275,15 @@ impl Stream {
             Stream::Plain(socket) => socket,
             Stream::Tls(tls) => &tls.socket,
         }
+    }
+
+    /// The version and the cipher of its TLS.
+    pub(crate) fn protocol(&self) -> Option<(String, String)> {
+        let Stream::Tls(tls) = self else { return None };
+        let version = tls.session.protocol_version()?;
+        let cipher = tls.session.negotiated_cipher_suite()?.suite();
+        let name = version.as_str().unwrap_or("TLS").replace("TLSv1_", "TLS 1.");
+        Some((name, cipher.as_str().unwrap_or("an unknown cipher").to_owned()))
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -396,7 +427,7 @@ impl Transport for Wire {
 }
 
 impl Wire {
-    fn new(stream: Stream, pool: Arc<Pool>) -> Wire {
+    pub(super) fn new(stream: Stream, pool: Arc<Pool>) -> Wire {
         Wire {
             stream: Some(stream),
             pool,

@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
-use std::rc::Rc;
+
+use zeroize::Zeroizing;
 
 use super::head::{self, Head};
 use super::socket::Socket;
@@ -17,13 +18,7 @@ use crate::sys::Wish;
 const PIECE: usize = 4 * 1024;
 
 /// Asks a proxy for a way to `server`, a host with its port.
-pub(super) fn open(
-    call: &Rc<Call>,
-    socket: &Socket,
-    proxy: &Proxy,
-    server: &str,
-    user_agent: &str,
-) -> Result<(), Cause> {
+pub(super) fn open(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &str) -> Result<(), Cause> {
     call.phase(Phase::Tunnel);
     ask(call, socket, proxy, server, user_agent)?;
     let status = answer(call, socket)?;
@@ -41,8 +36,8 @@ pub(super) fn open(
 
 fn ask(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &str) -> Result<(), Cause> {
     let start = ["CONNECT ", server, " HTTP/1.1\r\nHost: ", server, "\r\nUser-Agent: ", user_agent, "\r\n"];
-    let authorization = match &proxy.authorization {
-        Some(secret) => ["Proxy-Authorization: ", secret.expose(), "\r\n"],
+    let authorization = match &proxy.credentials {
+        Some(credentials) => ["Proxy-Authorization: Basic ", credentials.basic.expose(), "\r\n"],
         None => [""; 3],
     };
     let request = memory::join(&[&start[..], &authorization, &["\r\n"]].concat())
@@ -63,11 +58,12 @@ fn ask(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &s
 /// The status of the proxy's answer.
 fn answer(call: &Call, socket: &Socket) -> Result<u16, Cause> {
     let mut head = Vec::new();
+    // On the stack, and a proxy may repeat what it was told.
+    let mut piece = Zeroizing::new([0; PIECE]);
     loop {
         call.check()?;
         let known = head.len();
-        let mut piece = [0; PIECE];
-        match socket.peek(&mut piece) {
+        match socket.peek(&mut *piece) {
             Ok(0) => return Err(closed("before it answered")),
             Ok(count) => head.extend_from_slice(&piece[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -118,10 +114,11 @@ fn strange(why: String) -> Cause {
 /// What a status that is no success means. Where the proxy is busy or did not reach the server, another try may.
 fn refusal(status: u16, proxy: &Proxy, server: &str) -> Cause {
     let why = match status {
-        407 if proxy.authorization.is_some() => {
+        // Some say 401 where they refuse what they were given.
+        401 | 407 if proxy.credentials.is_some() => {
             "refused the user and password of the setting proxy, or takes no Basic log-in".to_owned()
         }
-        407 => "asks for a user and a password: set proxy to http://user:password@host:port".to_owned(),
+        401 | 407 => "asks for a user and a password: set proxy to http://user:password@host:port".to_owned(),
         429 => "has no room for a connection now".to_owned(),
         502..=504 => format!("did not reach {server}"),
         400..=499 => format!("does not let this machine connect to {server}: it must be allowed there"),

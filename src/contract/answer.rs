@@ -1,14 +1,12 @@
 //! What an answer means: decisions 8 to 12.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::Verdict;
-use crate::json::{self, Object};
-use crate::memory;
+use crate::json::{self, Object, Text};
 use crate::outcome::Outcome;
 
 /// What a complete head says by itself.
@@ -56,7 +54,7 @@ pub(crate) enum Envelope {
     /// Decisions 8, 9 and 11: made, perhaps with a warning. The text is the caller's, byte for byte.
     Made { warning: bool },
     /// Anything else, with the server's own message where there is one.
-    Not(Verdict, Option<String>),
+    Not(Verdict, Option<Zeroizing<String>>),
 }
 
 /// Reads the envelope of a 2xx. `numbered`: whether what was made has a task number.
@@ -78,7 +76,7 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
     else {
         return unreadable("a member stands twice in it");
     };
-    let message = said.and_then(text).and_then(owned);
+    let message = said.and_then(text).and_then(|text| text.owned().ok());
     let status = status.and_then(text);
     let number = if numbered { Some(task_num(info)) } else { None };
     match (status.as_deref(), number) {
@@ -103,8 +101,8 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
 }
 
 /// The server's own words in a body of any status, for the support desk.
-pub(crate) fn message(body: &str) -> Option<String> {
-    once(&json::object(body).ok()?, "message").ok()?.and_then(text).and_then(owned)
+pub(crate) fn message(body: &str) -> Option<Zeroizing<String>> {
+    once(&json::object(body).ok()?, "message").ok()?.and_then(text)?.owned().ok()
 }
 
 /// The member of this name, where it stands once; an error where it stands more often.
@@ -115,19 +113,11 @@ fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<&'a RawVa
 }
 
 /// The contents of a string, or a number as it is written (decision 8).
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+fn text(value: &RawValue) -> Option<Text<'_>> {
     match json::kind(value) {
         "a string" => json::string(value),
-        "a number" => Some(Cow::Borrowed(value.get())),
+        "a number" => Some(Text::Plain(value.get())),
         _ => None,
-    }
-}
-
-/// A text of its own, where there is memory for it.
-fn owned(text: Cow<'_, str>) -> Option<String> {
-    match text {
-        Cow::Owned(text) => Some(text),
-        Cow::Borrowed(text) => memory::copy(text).ok(),
     }
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Object};
+use crate::json::{self, Object, Text};
 use crate::memory::{self, NoMemory};
 use crate::nearest::nearest;
 
@@ -99,7 +99,7 @@ impl Task {
         // Decision 3: both at once only if they say the same.
         if let (Some(one), Some(other)) = (given(REMARKS[0]), given(REMARKS[1]))
             && one.get() != other.get()
-            && (json::string(one) != json::string(other) || json::string(one).is_none())
+            && json::string(one).is_none_or(|one| json::string(other).is_none_or(|other| *one != *other))
         {
             problems.push(Problem::new(REMARKS[0], "and task_remarks are both given and differ"));
         }
@@ -176,11 +176,11 @@ fn shown(value: &RawValue) -> Option<String> {
     let text = match json::kind(value) {
         "an object" | "an array" => return None,
         "a string" => json::string(value)?,
-        _ => Cow::Borrowed(value.get()),
+        _ => Text::Plain(value.get()),
     };
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => Some(format!("{}…", &text[..cut])),
-        None => Some(text.into_owned()),
+        None => Some((*text).to_owned()),
     }
 }
 
@@ -244,7 +244,7 @@ fn room_type(value: &RawValue) -> Result<(), &'static str> {
 }
 
 fn one_of(value: &RawValue, words: &[&str], expected: &'static str) -> Result<(), &'static str> {
-    require(json::string(value).is_some_and(|text| words.contains(&text.as_ref())), expected)
+    require(json::string(value).is_some_and(|text| words.contains(&&*text)), expected)
 }
 
 /// Decision 4: what is sent in place of this task_time; `None` when it is sent as it stands.

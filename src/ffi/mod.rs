@@ -409,7 +409,7 @@ pub unsafe extern "C" fn arctos_task_add_with(
         let task = unsafe { input(task_json, "task_json") }?;
         // SAFETY: the caller's promise.
         let options = unsafe { options(options_json) }?;
-        client.add(call, task, &options).map(Zeroizing::new)
+        client.add(call, task, &options)
     };
     // SAFETY: the caller's promise.
     unsafe { border(Purpose::Appointment, answer, work) }
@@ -458,10 +458,52 @@ pub unsafe extern "C" fn arctos_call(
         let body = unsafe { input(body_json, "body_json") }?;
         // SAFETY: the caller's promise.
         let options = unsafe { options(options_json) }?;
-        client.post(call, path, body, &options).map(Zeroizing::new)
+        client.post(call, path, body, &options)
     };
     // SAFETY: the caller's promise.
     unsafe { border(Purpose::Request, answer, work) }
+}
+
+/// Finds out what stands between a client and its server, for a help desk: the route, the name, the connection, the
+/// proxy, TLS with the certificates that come, whether an HTTP server answers (one HEAD of base_url), the clocks, whether
+/// there is a token, and the version. Makes no appointment, logs in nowhere and sends no token. Opens connections of its
+/// own; blocks at most timeout_ms.
+///
+/// `client`: a client.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free:
+/// `{"steps":[{"step","state","ms","detail","advice"},...]}`, or the error document, which has `steps` too. Each step is
+/// "ok", "failed" or "skipped", with one sentence on what was found and one on what to do ("nothing to do" where there is
+/// nothing), both in English:
+///
+/// | step | has besides |
+/// |---|---|
+/// | route | proxy, where one is in use: host and port |
+/// | name | addresses: those of the server, or of the proxy |
+/// | connect | |
+/// | proxy | |
+/// | tls | protocol, cipher, chain (subject, issuer, not_before, not_after and pin of each certificate that came), root (the authority that is trusted, where it is known), public (whether Mozilla's list knows it, where that can be told), inspected (whether it has the name of a proxy that reads TLS) |
+/// | server | http_status |
+/// | clock | ahead_ms: how far this machine's clock is ahead of the server's |
+/// | token | |
+/// | library | version |
+///
+/// Returns ARCTOS_OK when no step failed, or the code of the first that did: ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT,
+/// ARCTOS_CANCELLED, ARCTOS_BROKEN, ARCTOS_BAD_RESPONSE, and ARCTOS_FORBIDDEN without a token; ARCTOS_BAD_ARGUMENT. Its document
+/// has no outcome. Any thread. Decision 34 of docs/contract.md.
+///
+///     char *answer = NULL;
+///     arctos_code code = arctos_client_diagnose(client, &answer);
+///     printf("%s\n%s\n", arctos_code_name(code), answer ? answer : "");
+///     arctos_free(answer);
+///
+/// # Safety
+/// `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answer: *mut *mut c_char) -> arctos_code {
+    let work = |call: &Rc<Call>| clients::find(client)?.examine(call).map(Zeroizing::new);
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Diagnosis, answer, work) }
 }
 
 /// Receives the events of the library, from arctos_set_log: `user` is what was given there, `level` is 1 error, 2
@@ -478,10 +520,12 @@ pub unsafe extern "C" fn arctos_call(
 ///
 /// | event | level | what happened |
 /// |---|---|---|
+/// | login | 4 | a log-in begins; its connection and its answer are told as those of a call |
 /// | attempt | 4 | a try begins |
-/// | connect | 4 | a connection stands |
+/// | connect | 4 | a connection stands, to this address; with a proxy the address is the proxy's |
 /// | reuse | 4 | a kept connection is used again |
 /// | answer | 3 | the server has answered, with this code and outcome |
+/// | refused | 2 | the server has refused the token; another one is got, and the call is sent once more with it |
 /// | retry | 2 | a try has failed, with this code and outcome, and another follows |
 /// | pause | 3 | before it, this long |
 /// | warning | 2 | a task has a field that is not documented, or the server's status is 2; the appointment goes on |

@@ -1,6 +1,7 @@
-//! What is the platform's own: waiting for sockets, what a fork does, and starting a thread that is none of the host's
-//! business.
+//! What is the platform's own: waiting for sockets, what a fork does, starting a thread that is none of the host's
+//! business, and memory.
 
+mod heap;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! What a certificate says of itself, for people. Nothing is decided by it: whether a certificate is good is the
-//! verifier's to say.
+//! What a certificate says of itself, for people. But for the use of its key, nothing is decided by it: whether a
+//! certificate is good is the verifier's to say.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use serde::Serialize;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Tag, Tagged};
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{KeyUsage, SubjectAltName};
 use x509_cert::name::{Name, RelativeDistinguishedName};
 use x509_cert::time::Time;
 
@@ -79,6 +79,14 @@ impl Certificate {
         let issuer = self.issuer.to_lowercase();
         INSPECTING.iter().any(|word| issuer.contains(word))
     }
+}
+
+/// Whether the key of a certificate may sign others, which a certificate may say of an authority's key only
+/// (RFC 5280, 4.2.1.9).
+pub(super) fn may_sign_certificates(der: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = x509_cert::Certificate::from_der(der) else { return false };
+    let usage = certificate.tbs_certificate().get_extension::<KeyUsage>();
+    usage.ok().flatten().is_some_and(|(_, usage)| usage.key_cert_sign())
 }
 
 /// What stands in the names of authorities of proxies and virus scanners that inspect TLS.

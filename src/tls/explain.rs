@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -56,8 +56,8 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
             let expired = |one: &Certificate, now: Duration| (one.valid.1 < now).then(|| one.not_after.clone());
             match of_chain(shown, expired) {
                 Some((whose, date, now)) => format!(
-                    "{whose} has expired, on {date}; it must be renewed, or the clock of this machine is wrong, which \
-                     says {now}"
+                    "{whose} has expired, on {date}; it must be renewed, or the clock of this machine, which says {now}, is \
+                     wrong"
                 ),
                 None => "the server's certificate has expired".to_owned(),
             }
@@ -66,7 +66,7 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
             let early = |one: &Certificate, now: Duration| (one.valid.0 > now).then(|| one.not_before.clone());
             match of_chain(shown, early) {
                 Some((whose, date, now)) => format!(
-                    "{whose} is not valid yet, but from {date}; the clock of this machine may be wrong, which says {now}"
+                    "{whose} is not valid yet, but from {date}; the clock of this machine, which says {now}, may be wrong"
                 ),
                 None => "the server's certificate is not valid yet; the clock may be wrong".to_owned(),
             }
@@ -77,14 +77,17 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
         },
         CertificateError::UnknownIssuer if leaf.is_some_and(Certificate::is_self_signed) => {
             "the server's certificate is of an authority that is not trusted: it is signed by itself; if it is the right \
-             one, name it in tls.ca_file"
+             one, name it in tls.ca_file, with tls.roots \"file\""
                 .to_owned()
         }
         CertificateError::UnknownIssuer => {
             let whose = top(shown).map(|issuer| format!(": {issuer}")).unwrap_or_default();
+            // One alone may lack what leads from it to an authority that is trusted.
+            let alone = shown.is_some_and(|shown| shown.chain.len() == 1);
+            let between = if alone { "; or the server leaves out a certificate that stands between" } else { "" };
             format!(
                 "the server's certificate is of an authority that is not trusted{whose}; if it is the right one, name \
-                 its certificate in tls.ca_file"
+                 its certificate in tls.ca_file, with tls.roots \"file\"{between}"
             )
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
@@ -105,6 +108,15 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
             "the server's certificate is not acceptable: a signature in its chain is wrong; it was changed, or an \
              authority of the same name is trusted that has another key"
                 .to_owned()
+        }
+        CertificateError::Other(OtherError(error)) => {
+            let words = match error.to_string().as_str() {
+                "CaUsedAsEndEntity" => "it is that of an authority, not of a server".to_owned(),
+                "EndEntityUsedAsCa" => "it is signed by a certificate that may not sign any".to_owned(),
+                "NameConstraintViolation" => "it has a name for which its authority may not sign".to_owned(),
+                other => other.to_owned(),
+            };
+            format!("the server's certificate is not acceptable: {words}")
         }
         other => format!("the server's certificate is not acceptable: {other}"),
     }
@@ -179,4 +191,60 @@ fn without(alert: AlertDescription) -> String {
         "the server wants a certificate of the client and got none (alert {alert:?}); name one in tls.cert_file, and its \
          key in tls.key_file"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::super::certificate::tests::LEAF;
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_by_what_the_server_asked_for() {
+        use AlertDescription::*;
+        let none = Asked { given: None };
+        let leaf = Asked { given: CertificateDer::from_pem_slice(LEAF.as_bytes()).ok() };
+        let (got_none, refused) = ("and got none", "refused the client's certificate, that of tls.cert_file");
+        let whose = "the subject CN=bank.example,O=Bank\\, Ltd,C=TW and the issuer CN=許功蓋 authority, and is valid from \
+                     2026-01-02T03:04:05Z to 2049-12-31T23:59:59Z";
+        for (alert, asked, words) in [
+            (CertificateRequired, None, [got_none, "tls.key_file"]),
+            (CertificateRequired, Some(&none), [got_none, "tls.cert_file"]),
+            (HandshakeFailure, Some(&none), [got_none, "tls.cert_file"]),
+            (BadCertificate, Some(&none), [got_none, "tls.cert_file"]),
+            (UnknownCA, Some(&leaf), [refused, "does not trust the authority"]),
+            (CertificateExpired, Some(&leaf), [refused, "has expired"]),
+            (CertificateRevoked, Some(&leaf), [refused, "is revoked"]),
+            (AccessDenied, Some(&leaf), [refused, "no access"]),
+            (HandshakeFailure, Some(&leaf), [refused, whose]),
+            (DecryptError, Some(&leaf), [refused, whose]),
+            (UnknownCA, None, ["alert UnknownCA", "tls.cert_file"]),
+            (ProtocolVersion, None, ["alert ProtocolVersion", "tls.min_version"]),
+        ] {
+            let said = refusal(alert, asked);
+            assert!(words.iter().all(|word| said.contains(word)), "{alert:?}: {said}");
+        }
+        for (alert, asked) in [(HandshakeFailure, None), (InternalError, Some(&none)), (InternalError, Some(&leaf))] {
+            assert_eq!(refusal(alert, asked), format!("the server refused with the alert {alert:?}"));
+        }
+    }
+
+    #[test]
+    fn what_was_shown_need_not_be_known() {
+        for (reason, words) in [
+            (CertificateError::Expired, "has expired"),
+            (CertificateError::NotValidYet, "is not valid yet"),
+            (CertificateError::NotValidForName, "for another host name"),
+            (CertificateError::UnknownIssuer, "an authority that is not trusted"),
+            (CertificateError::InvalidPurpose, "not meant for servers"),
+            (CertificateError::BadSignature, "is not acceptable"),
+            (CertificateError::ApplicationVerificationFailure, "is not acceptable"),
+            (CertificateError::BadEncoding, "is not acceptable"),
+        ] {
+            let said = certificate(&reason, None);
+            assert!(said.contains(words) && !said.contains("the subject"), "{said}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, Priva
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, InconsistentKeys, RootCertStore};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::pem::{self, Block};
 use crate::failure::Problem;
@@ -127,7 +127,16 @@ fn key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
         b"EC PRIVATE KEY" => PrivateSec1KeyDer::from(&der[..]).into(),
         _ => return Err(format!("holds a key of a kind that cannot be used; {KINDS}")),
     };
-    any_supported_type(&key).map_err(|_| format!("holds a key that cannot be used; {KINDS}"))
+    let parsed = any_supported_type(&key);
+    wipe_stack();
+    parsed.map_err(|_| format!("holds a key that cannot be used; {KINDS}"))
+}
+
+/// Wipes what functions that have returned to the caller of this one have left on the stack: what parses a key leaves it
+/// there.
+#[inline(never)]
+fn wipe_stack() {
+    [0_u8; 32 * 1024].zeroize();
 }
 
 /// A file, in memory that is wiped.

@@ -20,7 +20,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::certificate::{Certificate, distinguished_name};
+use super::certificate::{Certificate, distinguished_name, may_sign_certificates};
 use super::pin::Pin;
 
 /// What the server showed of itself.
@@ -31,13 +31,13 @@ pub(crate) struct Shown {
     /// By the clock of this machine.
     pub(super) now: UnixTime,
     /// What was not acceptable.
-    pub(super) refused: Option<Refused>,
+    pub refused: Option<Refused>,
     roots: Option<Arc<RootCertStore>>,
 }
 
 /// What was not acceptable of what a server showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Chain,
     Pin,
     /// That it has the key of its certificate.
@@ -57,15 +57,21 @@ pub(crate) enum Root {
 
 impl Shown {
     /// Its certificates for people, the server's own first; `None` for one that cannot be read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the diagnosis"))]
     pub(crate) fn certificates(&self) -> impl Iterator<Item = Option<Certificate>> {
         self.chain.iter().map(Certificate::read)
     }
 
     /// The root that its chain leads to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the diagnosis"))]
     pub(crate) fn root(&self) -> Root {
-        let Some(roots) = &self.roots else { return Root::Unknown };
+        self.roots.as_ref().map_or(Root::Unknown, |roots| self.root_among(roots))
+    }
+
+    /// The root of Mozilla's list that its chain leads to, whoever is trusted.
+    pub(crate) fn public_root(&self) -> Root {
+        self.root_among(&RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()))
+    }
+
+    fn root_among(&self, roots: &RootCertStore) -> Root {
         let Some((leaf, others)) = self.chain.split_first() else { return Root::None };
         let Ok(leaf) = ParsedCertificate::try_from(leaf) else { return Root::None };
         let algorithms = ring::default_provider().signature_verification_algorithms.all;
@@ -112,13 +118,13 @@ pub(crate) fn session(config: Arc<ClientConfig>, name: ServerName<'static>) -> R
 
 /// Does what does a handshake, and gives with its result what the server showed, whether it was acceptable or not.
 /// `None` where it came to show nothing: a session that is resumed shows nothing, see [`renewed`](super::renewed).
-#[cfg_attr(not(test), expect(dead_code, reason = "for the diagnosis"))]
 pub(crate) fn watch<T>(handshake: impl FnOnce() -> T) -> (T, Option<Shown>) {
     struct Watching;
 
     impl Drop for Watching {
         fn drop(&mut self) {
-            KEPT.take();
+            // That the server asked for a certificate stays known: over TLS 1.3 it refuses one later.
+            KEPT.with_borrow_mut(|kept| (kept.shown, kept.watched) = (None, false));
         }
     }
 
@@ -188,6 +194,10 @@ impl ServerCertVerifier for Verifier {
         let chain = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let (verdict, refused) = match chain {
             Err(error) => (Err(error), Some(Refused::Chain)),
+            // rustls takes it, unless it says in its basic constraints too that it is an authority's.
+            Ok(_) if may_sign_certificates(end_entity) => {
+                (Err(Error::InvalidCertificate(CertificateError::InvalidPurpose)), Some(Refused::Chain))
+            }
             Ok(_) if !pinned() => {
                 let error = CertificateError::ApplicationVerificationFailure;
                 (Err(Error::InvalidCertificate(error)), Some(Refused::Pin))

@@ -17,9 +17,10 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+pub(crate) use certificate::Certificate;
 pub(crate) use explain::explain;
-pub(crate) use handshake::session;
 use handshake::{Identity, Verifier};
+pub(crate) use handshake::{Refused, Root, Shown, session, watch};
 use pin::Pin;
 
 /// Whom to trust.

@@ -108,13 +108,18 @@ impl Keys<'_, '_> {
         if known.is_none() {
             let quoted = words.map(|word| format!("{word:?}"));
             let (last, others) = quoted.split_last()?;
-            self.problem_with(key, format!("must be {} or {last}", others.join(", ")), Some(&text));
+            self.problem_with(key, format!("must be {} or {last}", others.join(", ")), shown(&text));
         }
         known
     }
 
     fn path(&mut self, key: &str) -> Option<String> {
-        self.string(key).map(|path| path.to_string())
+        let path = self.string(key)?;
+        if shown(&path).is_none() {
+            self.problem(key, "must be the path of a file, and not what stands in the file");
+            return None;
+        }
+        Some(path.to_string())
     }
 
     /// The pins, none where there is no such key or something is wrong.
@@ -140,11 +145,16 @@ impl Keys<'_, '_> {
             match Pin::read(&text) {
                 Some(pin) => pins.push(pin),
                 None => {
-                    let shown: String = text.chars().take(SHOWN).collect();
-                    self.problem_with("pins", format!("[{index}] {WANTED}"), Some(&shown));
+                    let start: String = text.chars().take(SHOWN).collect();
+                    self.problem_with("pins", format!("[{index}] {WANTED}"), shown(&start));
                 }
             }
         }
         pins
     }
+}
+
+/// A value for a document, unless it is PEM: what stands in a file where its path belongs may be a key.
+fn shown(value: &str) -> Option<&str> {
+    Some(value).filter(|value| !value.contains("-----"))
 }

@@ -70,6 +70,11 @@ int main(void)
     if (lines != 1)
         return failed("arctos_set_log");
     arctos_free(answer);
+
+    /* Nobody is there. */
+    if (arctos_client_diagnose(client, &answer) != ARCTOS_CONNECT || strstr(answer, "\"steps\":[{") == NULL)
+        return failed("arctos_client_diagnose");
+    arctos_free(answer);
     if (arctos_client_cancel(client) != ARCTOS_OK)
         return failed("arctos_client_cancel");
     if (arctos_call_cancel(client, "c-1") != ARCTOS_OK)

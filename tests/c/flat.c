@@ -2,7 +2,7 @@
  * Makes the same call again and again, every other time with a log, and looks at its own process before and after:
  * nothing may have grown. Linux with glibc only, without its quick lists of freed blocks and with one heap for all
  * threads. Arguments: the code that every call must return, its outcome (-1: any), "kept" for one client or "fresh" for
- * a new one each time, how many calls, a configuration, a task.
+ * a new one each time, how many calls, a configuration, a task, or "diagnose".
  */
 
 #define _GNU_SOURCE
@@ -81,7 +81,8 @@ static arctos_client *new_client(void)
 static void add(arctos_client *client)
 {
     char *answer = NULL;
-    arctos_code code = arctos_task_add(client, task, &answer);
+    arctos_code code = strcmp(task, "diagnose") == 0 ? arctos_client_diagnose(client, &answer)
+                                                     : arctos_task_add(client, task, &answer);
     int is = arctos_outcome(code, answer);
 
     if (code != wanted)

@@ -62,6 +62,9 @@ static void is_no_client(arctos_client *client)
     CHECK(arctos_outcome(code, answer) == ARCTOS_NOT_CREATED);
     CHECK(answer != NULL && strstr(answer, "client") != NULL);
     arctos_free(answer);
+    CHECK(arctos_client_diagnose(client, &answer) == ARCTOS_BAD_ARGUMENT);
+    CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
+    arctos_free(answer);
     CHECK(arctos_client_cancel(client) == ARCTOS_BAD_ARGUMENT);
     CHECK(arctos_call_cancel(client, "c-1") == ARCTOS_BAD_ARGUMENT);
     arctos_client_free(client);

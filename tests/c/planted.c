@@ -14,6 +14,17 @@
 static arctos_client *client;
 static const char *marker;
 
+static int lines;
+
+/* No line of the log shows anything of a panic. */
+static void ARCTOS_CALL look(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    (void)level;
+    CHECK(strstr(line, marker) == NULL && strstr(line, "planted") == NULL);
+    lines++;
+}
+
 static arctos_code add(const char *number, char **answer)
 {
     char *task = NULL;
@@ -70,6 +81,7 @@ int main(int count, char **arguments)
 
     CHECK(count == 5);
     marker = arguments[2];
+    arctos_set_log(look, NULL, 4);
     CHECK(arctos_client_new(arguments[1], &client, NULL) == ARCTOS_OK);
     fails("panic-before-1", ARCTOS_NOT_CREATED, arguments[3]);
     makes("MADE-1");
@@ -82,5 +94,6 @@ int main(int count, char **arguments)
     CHECK(arctos_client_set_token(client, "another-token", NULL) == ARCTOS_OK);
     makes("MADE-4");
     arctos_client_free(client);
+    CHECK(lines > 0);
     return 0;
 }

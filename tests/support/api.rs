@@ -77,6 +77,7 @@ functions! {
     client_new: fn(*const c_char, *mut Client, *mut *mut c_char) -> i32;
     client_free: fn(Client);
     client_set_token: fn(Client, *const c_char, *mut *mut c_char) -> i32;
+    client_diagnose: fn(Client, *mut *mut c_char) -> i32;
     task_add: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     task_check: fn(*const c_char, *mut *mut c_char) -> i32;
@@ -237,6 +238,11 @@ impl Owned {
     pub fn cancel_call(&self, call_id: &str) -> i32 {
         let call_id = c(call_id);
         unsafe { (arctos().call_cancel)(self.0, call_id.as_ptr()) }
+    }
+
+    /// `arctos_client_diagnose`.
+    pub fn diagnose(&self) -> Reply {
+        call(|answer| unsafe { (arctos().client_diagnose)(self.0, answer) })
     }
 
     /// `arctos_client_set_token`.

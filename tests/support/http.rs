@@ -42,6 +42,7 @@ impl Request {
             return Err("Transfer-Encoding in the request".to_owned());
         }
         let length: usize = match request.all("Content-Length").as_slice() {
+            [] if request.line.starts_with("HEAD ") => 0,
             [length] if length.bytes().all(|byte| byte.is_ascii_digit()) => {
                 length.parse().map_err(|_| format!("Content-Length {length}"))?
             }
@@ -67,8 +68,11 @@ impl Request {
         all.first().copied()
     }
 
-    /// The task's own number.
+    /// The task's own number; that of a HEAD is empty.
     pub fn out_task_num(&self) -> Result<String, String> {
+        if self.line.starts_with("HEAD ") {
+            return Ok(String::new());
+        }
         let body: Value = serde_json::from_slice(&self.body).map_err(|error| format!("the body: {error}"))?;
         match body["out_task_num"].as_str() {
             Some(number) => Ok(number.to_owned()),

@@ -309,7 +309,7 @@ pub struct Server {
 }
 
 /// A socket that may share its address with connections of earlier ones.
-fn bound(address: SocketAddr) -> Socket {
+pub(crate) fn bound(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
     socket.bind(&address.into()).expect("a port");

@@ -4,15 +4,19 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ::ring::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    PublicKeyData, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 /// The versions of TLS that a server speaks.
@@ -24,7 +28,7 @@ pub enum Version {
     Tls13,
 }
 
-/// What is wrong with a server's certificate.
+/// What is wrong with a certificate, that of a server unless it says something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// Its time is over.
@@ -33,12 +37,18 @@ pub enum Flaw {
     NotYetValid,
     /// It is one for clients only.
     WrongUsage,
+    /// It is one for servers only.
+    ForServersOnly,
     /// It is that of an authority, which may sign others and be no server.
     OfAnAuthority,
+    /// Its key may sign others, though it is no authority's.
+    MaySign,
     /// It is signed by its own key and nobody else's.
     SelfSigned,
     /// It is signed by a certificate that may sign nothing.
     SignedByNoAuthority,
+    /// It is signed by an authority below ours whose time is over.
+    SignedByAnExpiredOne,
     /// It was changed after it had been signed.
     Altered,
     /// The server does not have its key.
@@ -83,9 +93,66 @@ impl Identity {
 
 /// An authority of its own and its file, which a client is told to trust.
 pub struct Authority {
+    name: String,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    /// What leads from it to the one that is trusted, itself at first; nothing where it is that one.
+    chain: Vec<CertificateDer<'static>>,
     file: NamedTempFile,
+}
+
+/// The files of a client: its certificate, with what leads to its authority, and its key.
+pub struct ClientFiles {
+    certificate: NamedTempFile,
+    key: NamedTempFile,
+}
+
+impl ClientFiles {
+    /// Files with these contents.
+    pub fn new(certificate: &str, key: &str) -> ClientFiles {
+        ClientFiles { certificate: written(certificate), key: written(key) }
+    }
+
+    /// The PEM file of the certificate.
+    pub fn cert_file(&self) -> &str {
+        path(&self.certificate)
+    }
+
+    /// The PEM file of the key.
+    pub fn key_file(&self) -> &str {
+        path(&self.key)
+    }
+
+    /// The keys of `tls` that name them.
+    pub fn keys(&self) -> Value {
+        json!({ "cert_file": self.cert_file(), "key_file": self.key_file() })
+    }
+}
+
+fn written(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("the file is written");
+    file
+}
+
+fn path(file: &NamedTempFile) -> &str {
+    file.path().to_str().expect("a path in UTF-8")
+}
+
+/// Certificates as PEM.
+pub fn pem(chain: &[CertificateDer<'_>]) -> String {
+    let block = |certificate: &CertificateDer<'_>| {
+        let text = STANDARD.encode(certificate);
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    chain.iter().map(block).collect()
+}
+
+/// The pin of a key.
+pub fn pin(key: &KeyPair) -> String {
+    STANDARD.encode(digest(&SHA256, &key.subject_public_key_info()))
 }
 
 impl Default for Authority {
@@ -123,19 +190,82 @@ impl Authority {
         let mut params = parameters(&[], name);
         may_sign(&mut params);
         let certificate = params.self_signed(&key).expect("a certificate");
-        let mut file = NamedTempFile::new().expect("a file");
-        file.write_all(certificate.pem().as_bytes()).expect("the file is written");
-        Authority { certificate: certificate.der().clone(), issuer: Issuer::new(params, key), file }
+        let file = written(&certificate.pem());
+        let chain = Vec::new();
+        Authority {
+            name: format!("CN={name}"),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+            chain,
+            file,
+        }
+    }
+
+    /// An authority of this name whose own certificate is signed by this one.
+    pub fn below(&self, name: &str) -> Authority {
+        self.below_until(name, 2999)
+    }
+
+    fn below_until(&self, name: &str, year: i32) -> Authority {
+        let key = new_key();
+        let mut params = parameters(&[], name);
+        may_sign(&mut params);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let chain = [&[certificate.der().clone()], self.chain.as_slice()].concat();
+        let file = written(&certificate.pem());
+        Authority {
+            name: format!("CN={name}"),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+            chain,
+            file,
+        }
+    }
+
+    /// The authority's name, as people write it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pin of the authority's key.
+    pub fn pin(&self) -> String {
+        pin(self.issuer.key())
     }
 
     /// The PEM file with the authority's certificate.
     pub fn file(&self) -> &str {
-        self.file.path().to_str().expect("a path in UTF-8")
+        path(&self.file)
+    }
+
+    /// The keys of a configuration that trusts this authority and no other, with further keys of `tls`.
+    pub fn trusted_with(&self, keys: Value) -> Value {
+        let Value::Object(keys) = keys else { panic!("keys of tls") };
+        let mut tls = json!({ "roots": "file", "ca_file": self.file() });
+        tls.as_object_mut().expect("an object").extend(keys);
+        json!({ "tls": tls })
+    }
+
+    /// The files of a client whose certificate has this flaw.
+    pub fn client(&self, flaw: Option<Flaw>) -> ClientFiles {
+        let (chain, key) = self.certify(&["client.example"], flaw);
+        ClientFiles::new(&pem(&chain), &key.serialize_pem())
+    }
+
+    /// A certificate for a client with this key, and what leads from there to the authority that is trusted.
+    pub fn certificate_of(&self, key: &KeyPair) -> Vec<CertificateDer<'static>> {
+        self.certify_key(&["client.example"], None, key)
     }
 
     /// A certificate for these names with this flaw, the chain behind it, and the key that its server has.
     fn certify(&self, names: &[&str], flaw: Option<Flaw>) -> (Vec<CertificateDer<'static>>, KeyPair) {
         let key = new_key();
+        let chain = self.certify_key(names, flaw, &key);
+        if flaw == Some(Flaw::KeyOfAnother) { (chain, new_key()) } else { (chain, key) }
+    }
+
+    /// A certificate for these names and this key with this flaw, and the chain behind it.
+    fn certify_key(&self, names: &[&str], flaw: Option<Flaw>, key: &KeyPair) -> Vec<CertificateDer<'static>> {
         let mut params = parameters(names, "Fault server");
         match flaw {
             Some(Flaw::Expired) => {
@@ -147,32 +277,49 @@ impl Authority {
                 params.not_after = date_time_ymd(3000, 1, 1);
             }
             Some(Flaw::WrongUsage) => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Some(Flaw::ForServersOnly) => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
             Some(Flaw::OfAnAuthority) => may_sign(&mut params),
+            Some(Flaw::MaySign) => {
+                params.is_ca = IsCa::ExplicitNoCa;
+                params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+            }
             Some(Flaw::SelfSigned) => {
-                let certificate = params.self_signed(&key).expect("a certificate");
-                return (vec![certificate.der().clone()], key);
+                return vec![params.self_signed(key).expect("a certificate").der().clone()];
             }
             Some(Flaw::SignedByNoAuthority) => {
                 let (between_key, mut between) = (new_key(), parameters(&[], "No authority"));
                 between.is_ca = IsCa::ExplicitNoCa;
                 let above = between.signed_by(&between_key, &self.issuer).expect("a certificate").der().clone();
-                let certificate = params.signed_by(&key, &Issuer::new(between, between_key)).expect("a certificate");
-                return (vec![certificate.der().clone(), above], key);
+                let certificate = params.signed_by(key, &Issuer::new(between, between_key)).expect("a certificate");
+                return vec![certificate.der().clone(), above];
+            }
+            Some(Flaw::SignedByAnExpiredOne) => {
+                return self.below_until("Expired authority", 2021).certify_key(names, None, key);
             }
             Some(Flaw::Altered | Flaw::KeyOfAnother) | None => {}
         }
-        let mut certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec();
-        match flaw {
-            Some(Flaw::Altered) => *certificate.last_mut().expect("bytes") ^= 1,
-            Some(Flaw::KeyOfAnother) => return (vec![certificate.into()], new_key()),
-            _ => {}
+        let mut certificate = params.signed_by(key, &self.issuer).expect("a certificate").der().to_vec();
+        if flaw == Some(Flaw::Altered) {
+            *certificate.last_mut().expect("bytes") ^= 1;
         }
-        (vec![certificate.into()], key)
+        [&[certificate.into()], self.chain.as_slice()].concat()
+    }
+
+    /// A certificate for these names with its key behind it, as servers read them from one PEM file.
+    pub fn pem(&self, names: &[&str]) -> String {
+        let (chain, key) = self.certify(names, None);
+        pem(&chain) + &key.serialize_pem()
     }
 
     /// The configuration of a server whose certificate is signed by this authority, unless its flaw is another signer.
     pub fn server(&self, identity: Identity) -> Arc<ServerConfig> {
+        self.server_with_pin(identity).0
+    }
+
+    /// The same, and the pin of its key.
+    pub fn server_with_pin(&self, identity: Identity) -> (Arc<ServerConfig>, String) {
         let (chain, key) = self.certify(identity.names, identity.flaw);
+        let pin = pin(&key);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut provider = ring::default_provider();
         if identity.asks_for_key {
@@ -197,7 +344,7 @@ impl Authority {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Arc::new(config)
+        (Arc::new(config), pin)
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Arc<dyn rustls::server::danger::ClientCertVerifier> {

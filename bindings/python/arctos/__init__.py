@@ -7,7 +7,7 @@ Every failure of ``task_add`` is an ArctosError whose ``outcome`` says whether t
 The library is loaded when it is first used.
 """
 
-from ._client import Client, abi_version, task_check, version
+from ._client import Client, LoginKeys, TlsKeys, abi_version, task_check, version
 from ._errors import (
     ArctosError,
     BadArgument,
@@ -47,6 +47,7 @@ __all__ = [
     "Forbidden",
     "Internal",
     "LoadError",
+    "LoginKeys",
     "NoValue",
     "NotFound",
     "Outcome",
@@ -54,6 +55,7 @@ __all__ = [
     "ServerError",
     "Timeout",
     "Tls",
+    "TlsKeys",
     "abi_version",
     "set_log",
     "task_check",

@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Union
+from typing import Any, TypedDict, Union
 
 from . import _codes, _json, _library
 from ._errors import ArctosError, BadResponse, Outcome, failure, refusal
 
 Task = Union[Mapping[str, Any], str]
+Path = Union[str, "os.PathLike[str]"]
+
+
+class TlsKeys(TypedDict, total=False):
+    """The keys of ``tls``. All files are in PEM."""
+
+    roots: str
+    """``system`` (the default), ``bundled`` (Mozilla's), or ``file`` with ``ca_file``."""
+    ca_file: Path
+    cert_file: Path
+    """The client's own certificate, with ``key_file``."""
+    key_file: Path
+    min_version: str
+    """``1.2`` (the default) or ``1.3``."""
+    pins: list[str]
+    """Base64 of the SHA-256 of a server's public key; one of them must fit, besides the authority."""
+
+
+class LoginKeys(TypedDict, total=False):
+    """The keys of ``login``: all but the last are required."""
+
+    path: str
+    """Below ``base_url``."""
+    body: Any
+    """What is sent there as JSON."""
+    token_pointer: str
+    """Where the token stands in the answer, as a JSON pointer."""
+    refresh_on: list[int]
+    """The statuses after which it logs in again; 401 and 403 by default."""
 
 
 class Client:
@@ -32,10 +62,13 @@ class Client:
         base_url: str,
         allow_http: bool | None = None,
         token: str | None = None,
+        token_file: Path | None = None,
+        login: LoginKeys | Mapping[str, Any] | None = None,
+        proxy: str | None = None,
         timeout_ms: int | None = None,
         connect_timeout_ms: int | None = None,
         max_response_bytes: int | None = None,
-        tls: Mapping[str, Any] | None = None,
+        tls: TlsKeys | Mapping[str, Any] | None = None,
         strict: bool | None = None,
         user_agent: str | None = None,
         retries: int | None = None,
@@ -49,10 +82,13 @@ class Client:
             "base_url": base_url,
             "allow_http": allow_http,
             "token": token,
+            "token_file": None if token_file is None else os.fspath(token_file),
+            "login": None if login is None else dict(login),
+            "proxy": proxy,
             "timeout_ms": timeout_ms,
             "connect_timeout_ms": connect_timeout_ms,
             "max_response_bytes": max_response_bytes,
-            "tls": None if tls is None else dict(tls),
+            "tls": None if tls is None else {key: _path(value) for key, value in tls.items()},
             "strict": strict,
             "user_agent": user_agent,
             "retries": retries,
@@ -63,10 +99,20 @@ class Client:
             "keep_bodies": keep_bodies,
         }
         given = {key: value for key, value in config.items() if value is not None}
-        text = _encode(given, "the configuration", _codes.BAD_CONFIG)
+        self._open(_encode(given, "the configuration", _codes.BAD_CONFIG))
+
+    @classmethod
+    def from_json(cls, config: str) -> Client:
+        """A client from its whole configuration as one JSON text, such as the contents of a file. Raises as
+        ``Client`` does."""
+        client = cls.__new__(cls)
+        client._open(_utf8(_text(config, "the configuration"), "the configuration", _codes.BAD_CONFIG))
+        return client
+
+    def _open(self, config: bytes) -> None:
         library = _library.library()
         handle = ctypes.c_void_p()
-        reply = library.call(library.client_new, text, ctypes.byref(handle))
+        reply = library.call(library.client_new, config, ctypes.byref(handle))
         if reply.code != _codes.OK:
             raise _failure(library, reply, Outcome.NOT_CREATED)
         self._library = library
@@ -113,6 +159,20 @@ class Client:
             text = _encode(dict(body) if isinstance(body, Mapping) else body, "the body", _codes.BAD_ARGUMENT)
         options = _encode_options(timeout_ms, call_id)
         return self._answer(self._library.call(self._library.post, self._handle, where, text, options))
+
+    def diagnose(self) -> dict[str, Any]:
+        """Finds out what stands between this machine and the server, for a help desk: makes no appointment, logs in
+        nowhere, and sends no token.
+
+        Gives ``{"steps": [...]}``, each with ``step``, ``state`` (``ok``, ``failed`` or ``skipped``), ``ms``,
+        ``detail`` and ``advice``; ``arctos.h`` lists what some have besides. Where a step failed, raises the
+        exception of the first one, whose ``steps`` are all of them.
+        """
+        reply = self._library.call(self._library.client_diagnose, self._handle)
+        if reply.code != _codes.OK:
+            raise _failure(self._library, reply, Outcome.NOT_CREATED)
+        diagnosis: dict[str, Any] = _json.decode(_given(reply))
+        return diagnosis
 
     def cancel(self) -> None:
         """Ends every call of the client that another thread is in: each raises Cancelled, whose ``outcome`` says
@@ -230,6 +290,10 @@ def _encode_options(timeout_ms: int | None, call_id: str | None) -> bytes | None
     options = {"timeout_ms": timeout_ms, "call_id": call_id}
     given = {key: value for key, value in options.items() if value is not None}
     return _encode(given, "the options", _codes.BAD_ARGUMENT) if given else None
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _text(value: str, what: str) -> str:

@@ -61,6 +61,12 @@ class ArctosError(Exception):
         problems = self.details.get("problems", [])
         return problems if isinstance(problems, list) else []
 
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The steps of ``Client.diagnose`` up to what failed, and those behind it; empty for other failures."""
+        steps = self.details.get("steps", [])
+        return steps if isinstance(steps, list) else []
+
     def __reduce__(self) -> Any:
         # Exceptions are pickled by their args alone, and a process pool hangs on one that it cannot rebuild.
         return type(self), (str(self), self.code, self.name, self.outcome, self.details)
@@ -83,7 +89,7 @@ class NoValue(ArctosError):
 
 
 class Connect(ArctosError):
-    """The server's name was not found, or no connection to it came about."""
+    """The name of the server or of the proxy was not found, or no connection to it came about."""
 
 
 class Tls(ArctosError):
@@ -107,7 +113,7 @@ class Failed(ArctosError):
 
 
 class Forbidden(ArctosError):
-    """The server refused the token, or the client has none."""
+    """The server refused the token or the log-in, or the client has no token."""
 
 
 class NotFound(ArctosError):

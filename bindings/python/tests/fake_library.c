@@ -104,6 +104,12 @@ int32_t arctos_call(void *client, const char *path, const char *body, const char
     return arctos_task_add_with(client, body, options, answer);
 }
 
+int32_t arctos_client_diagnose(void *client, char **answer)
+{
+    (void)client;
+    return reply(answer);
+}
+
 int32_t arctos_client_cancel(void *client)
 {
     (void)client;

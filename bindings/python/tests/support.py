@@ -107,7 +107,7 @@ def _read_request(connection: socket.socket) -> bytes:
         request += _some(connection)
     head, body = request.split(b"\r\n\r\n", 1)
     fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    while len(body) < int(fields[b"content-length"]):
+    while len(body) < int(fields.get(b"content-length", 0)):
         body += _some(connection)
     return head + b"\r\n\r\n" + body
 

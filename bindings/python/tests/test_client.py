@@ -230,6 +230,7 @@ class Lifetime(unittest.TestCase):
                 lambda: client.task_add_with(support.TASK),
                 lambda: client.call("/x", {}),
                 lambda: client.set_token("t"),
+                client.diagnose,
                 client.cancel,
                 lambda: client.cancel_call("c"),
             ):
