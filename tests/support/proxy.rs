@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 use crate::http::find;
-use crate::server::PATIENCE;
+use crate::server::{PATIENCE, bound};
 use crate::sys;
 
 /// The head that opens a tunnel.
@@ -228,6 +228,8 @@ pub struct Proxy {
     listener: Arc<TcpListener>,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while the proxy is down.
+    _reserved: Socket,
 }
 
 impl Proxy {
@@ -239,8 +241,11 @@ impl Proxy {
     /// The same on another loopback address.
     pub fn start(host: &str, server: SocketAddr) -> Proxy {
         let host: IpAddr = host.parse().expect("an address");
-        let listener = Arc::new(TcpListener::bind(SocketAddr::new(host, 0)).expect("a port"));
-        let address = listener.local_addr().expect("an address");
+        let reserved = bound(SocketAddr::new(host, 0));
+        let address = reserved.local_addr().expect("an address").as_socket().expect("of the net");
+        let socket = bound(address);
+        socket.listen(1024).expect("it listens");
+        let listener = Arc::new(TcpListener::from(socket));
         let state = State {
             scripts: VecDeque::new(),
             always: Script::tunnel(),
@@ -254,7 +259,7 @@ impl Proxy {
             let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
             move || accept(&listener, &shared)
         });
-        Proxy { address, listener, shared, accepting: Mutex::new(Some(accepting)) }
+        Proxy { address, listener, shared, accepting: Mutex::new(Some(accepting)), _reserved: reserved }
     }
 
     /// The address that it listens on.
