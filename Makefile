@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all build header check check-windows chaos fuzz test asan demo sandbox help clean need-rust need-cc need-python
+.PHONY: all build header check check-windows chaos fronts fuzz test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -15,6 +15,7 @@ help:
 	@echo 'make check    formatting, lints, and whether include/arctos.h is up to date'
 	@echo 'make check-windows  build the library for 64-bit Windows and make appointments with it under wine'
 	@echo 'make chaos    many threads against servers that misbehave, for CHAOS_SECONDS (120); CHAOS_SEED repeats a run'
+	@echo 'make fronts   calls through nginx and haproxy that reload, FRONTS_CALLS (120000) of them'
 	@echo 'make fuzz     run the fuzz targets, FUZZ_SECONDS (60) each'
 
 CARGO_HOME ?= $(HOME)/.cargo
@@ -43,6 +44,9 @@ check-windows: need-rust need-cc need-python
 
 chaos: build
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(CARGO) test --locked --package arctos-tests --test chaos -- --nocapture
+
+fronts: build
+	FRONTS_CALLS=$${FRONTS_CALLS:-120000} $(CARGO) test --locked --package arctos-tests --test fronts -- --nocapture
 
 fuzz: need-rust need-cc need-python
 	@CARGO='$(CARGO)' python3 fuzz/run.py

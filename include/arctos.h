@@ -13,9 +13,11 @@
  *   arctos_free, whatever the code was.
  * - An error document is a JSON object: "code", "name", "message" (one sentence for people), "time", "version"; and
  *   where they apply "outcome" ("not_created", "created" or "unknown"), "attempts", "elapsed_ms", "call_id",
- *   "out_task_num", "host", "http_status", "retry_after_ms", "server_message", "server_body", and "problems", a list
- *   of {"field","problem","value"}. A key that does not apply is absent. New keys may come.
- *   No document holds a token, or the text of a remark or of an undocumented field.
+ *   "out_task_num", "host", "proxy", "http_status", "retry_after_ms", "server_message", "server_body", "steps" (of
+ *   arctos_client_diagnose), and "problems", a list of {"field","problem","value"}. A key that does not apply is
+ *   absent. New keys may come.
+ *   No document holds a token, a password, a key, the body of a log-in, or the text of a remark or of an undocumented
+ *   field.
  * - All texts are UTF-8 and NUL-terminated. Texts that you hand in stay yours; nothing keeps a pointer to them.
  * - Misuse is answered and never undefined where C lets the library notice it: NULL, bytes that are not UTF-8, a
  *   client or a text that was released before or never was one.
@@ -167,8 +169,8 @@ typedef int32_t arctos_outcome_code;
  * told.
  *
  * A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "elapsed_ms" (since the
- * function was entered), "attempt", "address", "http_status", "code", "name", "outcome", "pause_ms", "field" and "note".
- * New keys may come.
+ * function was entered), "attempt", "address", "proxy", "http_status", "code", "name", "outcome", "pause_ms", "field" and
+ * "note". New keys may come.
  *
  * | event | level | what happened |
  * |---|---|---|

@@ -257,9 +257,11 @@ impl Client {
         })
     }
 
-    /// Whether the server refused the token, so that another one may do, and did nothing.
+    /// Whether the server refused the token, so that another one may do, and did nothing. What came before the token
+    /// went out refuses none.
     fn is_refusal(&self, call: &Call, failure: &Failure) -> bool {
-        call.status().is_some_and(|status| self.credential.renews_on(status))
+        call.sent()
+            && call.status().is_some_and(|status| self.credential.renews_on(status))
             && failure.of_last_try().1 == Some(Outcome::NotCreated)
     }
 
@@ -308,7 +310,10 @@ impl Client {
                         Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}"), None),
                     },
                     Err(failure) if failure.code() == Code::NoValue => {
-                        (Code::Forbidden, format!("gave no token at {pointer}, by which it refused it"), Some(body))
+                        // Where the server says that it worked, its own words may be the token.
+                        let refused = !matches!(contract::envelope(&body, false), Envelope::Made { .. });
+                        let meaning = format!("gave no token at {pointer}, by which it refused it");
+                        (Code::Forbidden, meaning, Some(body).filter(|_| refused))
                     }
                     Err(failure) => {
                         (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()), None)

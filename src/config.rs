@@ -14,9 +14,10 @@ use crate::credential::{self, LogIn, Source};
 use crate::failure::{Failure, Problem};
 use crate::json;
 use crate::keys::Keys;
+use crate::memory::{self, NoMemory};
 use crate::proxy::{self, Proxy};
 use crate::secret::Secret;
-use crate::{memory, path, tls};
+use crate::{path, tls};
 
 /// No time of the configuration may be longer: an hour.
 pub(crate) const LONGEST_MS: u64 = 3_600_000;
@@ -101,7 +102,7 @@ struct InForce<'a> {
 
 #[derive(Serialize)]
 struct LogInInForce<'a> {
-    path: &'a str,
+    path: String,
     body: &'static str,
     token_pointer: &'a str,
     refresh_on: &'a [u16],
@@ -157,7 +158,11 @@ impl Config {
             token: token.as_ref().filter(|_| token_file.is_none()).map(|_| "***"),
             token_file: token_file.as_deref(),
             login: login.as_ref().map(|login| LogInInForce {
-                path: &login.path,
+                // A password may stand in its query.
+                path: match login.path.split_once('?') {
+                    Some((path, _)) => format!("{path}?***"),
+                    None => login.path.clone(),
+                },
                 body: "***",
                 token_pointer: &login.token_pointer,
                 refresh_on: &login.refresh_on,
@@ -277,7 +282,13 @@ fn log_in(mut keys: Keys) -> Option<LogIn> {
             false
         }
     });
-    let body = keys.get("body").and_then(|body| memory::join(&[body.get()]).ok()).map(Secret::new);
+    let body = keys.get("body").and_then(|body| match memory::join(&[body.get()]) {
+        Ok(body) => Some(Secret::new(body)),
+        Err(NoMemory) => {
+            keys.problem("body", "is too long: there is no memory for it");
+            None
+        }
+    });
     let token_pointer = keys.string("token_pointer").filter(|pointer| {
         let is_pointer = json::is_pointer(pointer);
         if !is_pointer {

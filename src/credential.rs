@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use zeroize::Zeroizing;
@@ -105,10 +106,14 @@ impl Credential {
 
     /// What no document may repeat: the token at hand, and what a log-in sends.
     pub(crate) fn private(&self) -> Result<Vec<Zeroizing<String>>, NoMemory> {
-        let mut texts = match &self.source {
-            Source::LogIn(login) => json::value(login.body.expose()).map_or(Ok(Vec::new()), json::values)?,
-            Source::Caller | Source::File(_) => Vec::new(),
-        };
+        let mut texts = Vec::new();
+        if let Source::LogIn(login) = &self.source {
+            texts = json::value(login.body.expose()).map_or(Ok(Vec::new()), json::values)?;
+            let query = login.path.split_once('?').map_or("", |(_, query)| query);
+            for (_, value) in query.split('&').filter_map(|part| part.split_once('=')) {
+                memory::push(&mut texts, memory::join(&[value])?)?;
+            }
+        }
         if let Some(token) = self.state.with(|state| state.token.clone()) {
             memory::push(&mut texts, memory::join(&[token.expose()])?)?;
         }
@@ -175,11 +180,15 @@ impl State {
         {
             return Step::Fail(why.clone());
         }
+        let (generation, leader) = (fork::generation(), thread::current().id());
         match &self.renewal {
-            Some(renewal) if renewal.generation == fork::generation() => Step::Follow(renewal.clone()),
+            // A call that the log's function makes within a log-in would wait for itself.
+            Some(renewal) if renewal.generation == generation && renewal.leader != leader => {
+                Step::Follow(renewal.clone())
+            }
             _ => {
-                let renewal =
-                    Arc::new(Renewal { generation: fork::generation(), end: Mutex::new(None), ended: Condvar::new() });
+                let (end, ended) = (Mutex::new(None), Condvar::new());
+                let renewal = Arc::new(Renewal { generation, leader, end, ended });
                 self.renewal = Some(renewal.clone());
                 Step::Lead(renewal)
             }
@@ -190,6 +199,7 @@ impl State {
 /// One way to another token.
 struct Renewal {
     generation: u32,
+    leader: ThreadId,
     end: Mutex<Option<End>>,
     ended: Condvar,
 }
@@ -237,7 +247,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut self.end, End::Abandoned);
         let old = self.credential.state.with(|state| {
-            state.renewal = None;
+            state.renewal.take_if(|renewal| Arc::ptr_eq(renewal, &self.renewal));
             match &end {
                 End::Renewed(token) => {
                     state.refused = None;

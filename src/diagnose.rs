@@ -281,7 +281,7 @@ fn stopped(advice: impl Into<String>, cause: Cause) -> Box<Stopped> {
 
 /// What a handshake showed.
 fn about(shown: &Shown) -> More {
-    let chain: Vec<Certificate> = shown.certificates().flatten().collect();
+    let chain: Vec<Certificate> = shown.certificates().collect();
     let subject = |root| match root {
         Root::Trusted { subject, .. } => Some(subject),
         Root::None | Root::Unknown => None,

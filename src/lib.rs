@@ -8,12 +8,15 @@
 //! | `ffi` | C: pointers, handles, texts, panics. It decides nothing |
 //! | [`Client`] | one client: its configuration, its token, and the way of a call |
 //! | `config`, `options` | the keys of a client and of a call, their ranges and defaults; `keys` reads them |
+//! | `address`, `proxy` | where a server or a proxy is, and what the environment says of proxies |
+//! | `credential`, `secret` | the token and where another one comes from; texts that nobody may see |
 //! | `contract` | the vendor's endpoint: what a task must be, what an answer means |
-//! | `tls` | whom TLS trusts |
+//! | `tls` | whom TLS trusts, and what its errors mean |
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
 //! | `cancel`, `log`, `fork` | ending calls early; telling what happens; what a fork must find in order |
 //! | [`json`], `field`, `mask`, `memory` | JSON without a tree, fields of records, what no document may repeat, memory that may be refused |
+//! | `diagnose` | what stands between a client and its server, step by step |
 //! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
 //!
 //! `docs/architecture.md` is the same in prose; `docs/contract.md` numbers the decisions that comments cite.

@@ -1,4 +1,4 @@
-//! The path of a call that is not an appointment's: below the base URL, however it is spelled.
+//! The path of a request that makes no appointment: below the base URL, however it is spelled.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -33,8 +33,8 @@ pub(crate) struct Credentials {
     pub basic: Secret,
 }
 
-/// The proxy of a setting, which is a URL, or "env" for what the environment says of this server, where it is known. The error names what
-/// is wrong, and shows nothing of what could hold a password.
+/// The proxy of a setting, which is a URL, or "env" for what the environment says of this server, where it is known. The
+/// error names what is wrong, and shows nothing of what could hold a password.
 pub(crate) fn read(setting: &str, base: Option<&Base>) -> Result<Option<Proxy>, String> {
     if setting == "env" {
         return base.map_or(Ok(None), |base| from_environment(variable, base));
@@ -51,7 +51,7 @@ const FORM: &str = "must be http://[user:password@]host:port";
 fn other_scheme(setting: &str) -> &'static str {
     match setting.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => "; a proxy is spoken to in http",
-        Some((scheme, _)) if scheme.len() > 4 && scheme[..5].eq_ignore_ascii_case("socks") => {
+        Some((scheme, _)) if scheme.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("socks")) => {
             "; a SOCKS proxy cannot be used"
         }
         _ => "",
@@ -145,7 +145,11 @@ fn from_environment(variable: impl Fn(&str) -> Variable, base: &Base) -> Result<
         return Ok(None);
     }
     if let Some((name, exceptions)) = first(["no_proxy", "NO_PROXY"])? {
-        let wrong = |entry: &str| format!("\"env\": the variable {name} has {entry:?}, {EXCEPTION}");
+        let wrong = |entry: &str| {
+            // A proxy with its password, in the wrong variable.
+            let shown = if exceptions.contains('@') { "an entry".to_owned() } else { format!("{entry:?}") };
+            format!("\"env\": the variable {name} has {shown}, {EXCEPTION}")
+        };
         if excepted(&exceptions, base).map_err(wrong)? {
             return Ok(None);
         }
@@ -241,6 +245,7 @@ mod tests {
             "http://user:hunter2@pro xy:3128",
             "http://pr\u{f6}xy:3128",
             "http://[proxy]:1",
+            "\u{e9}\u{e9}\u{e9}://proxy:1",
             "ENV",
         ] {
             let problem = direct(text).err().unwrap();
@@ -309,7 +314,14 @@ mod tests {
         for list in
             ["10.0.0.0/99", "10.0.0/8", "a b", "a.example:x", "http://a.example", "a.example;b.example", "*x", "3"]
         {
-            assert!(passes(list, "https://c.example").is_err(), "{list}");
+            assert!(
+                passes(list, "https://c.example").unwrap_err().contains(&format!("no_proxy has {list:?}")),
+                "{list}"
+            );
+        }
+        for list in ["http://user:hunter2@proxy:3128", "http://user:hunter2,x@proxy:3128"] {
+            let problem = passes(list, "https://c.example").unwrap_err();
+            assert!(problem.contains("no_proxy has an entry") && !problem.contains("hunter2"), "{problem}");
         }
     }
 }

@@ -403,7 +403,7 @@ fn a_certificate_that_is_refused_is_shown() {
         assert_eq!(told.step("tls")["chain"].as_array().map(Vec::len), Some(1));
 
         let (told, _) = refused(right.with(Flaw::WrongUsage));
-        told.says("tls", "is not meant for servers", "whoever runs the server");
+        told.says("tls", "is not meant for servers", "have whoever runs the server get another certificate");
     }
 }
 

@@ -635,6 +635,39 @@ fn the_library_may_be_used_from_within_and_tells_nothing_of_it() {
     }
 }
 
+unsafe extern "C" fn call_from_within(user: *mut c_void, level: i32, line: *const c_char) {
+    // SAFETY: as above.
+    let nested = unsafe { &*user.cast::<Nested>() };
+    let reply = nested.client.add(&task("INNER"));
+    nested.lines.fetch_add(1, Ordering::SeqCst);
+    if reply.code != OK {
+        nested.failed.store(true, Ordering::SeqCst);
+        // SAFETY: a line is a text.
+        eprintln!("{level} {:?}: {reply:?}", unsafe { CStr::from_ptr(line) });
+    }
+}
+
+#[test]
+fn a_call_from_within_a_log_in_does_not_wait_for_it() {
+    let _alone = alone();
+    let server = Server::plain();
+    // To a log-in and to a call alike.
+    let body = r#"{"status":1,"info":{"task_num":"7","token":"token-of-the-tests"}}"#;
+    server.always(Script::request().send(answer("200 OK", Framing::Length, body.as_bytes())));
+    let mut config = config(&server.base_url());
+    config.as_object_mut().expect("an object").remove("token");
+    let login = json!({ "path": "/in", "body": {}, "token_pointer": "/info/token" });
+    let client = Owned::new(&with(config, json!({ "login": login, "timeout_ms": 5_000 })));
+    let nested = Nested { client, lines: AtomicUsize::new(0), failed: AtomicBool::new(false) };
+    let _silence = Silence;
+    set_log(call_from_within, &nested, 4);
+    let reply = nested.client.add(&task("OUTER"));
+    no_log();
+    assert_eq!(reply.code, OK, "{reply:?}");
+    assert!(!nested.failed.load(Ordering::SeqCst), "a call from within failed");
+    assert_eq!(nested.lines.load(Ordering::SeqCst), 6, "login, connect, answer; attempt, connect, answer");
+}
+
 const TOKEN: &str = r#"tokA7alpha<>&"'\/=+tokZ7omega"#;
 const REMARK: &str = "remA7alpha <>&\"'\\/\n預約é remZ7omega";
 const OTHER: &str = "othA7alpha<>&\"'\\/\u{1F600}othZ7omega";

@@ -420,11 +420,13 @@ fn what_the_server_echoes_of_a_log_in_is_masked() {
     let json_twice = serde_json::to_string(&serde_json::to_string(&password()).expect("JSON")).expect("JSON");
     for (case, echo) in [("verbatim", password()), ("HTML", html), ("JSON", json_twice)] {
         for status in ["200 OK", "403 No", "500 No", "429 No"] {
-            let body = json!({ "status": 0, "message": format!("no {echo} for branch-943"), "body": body() });
+            let message = format!("no {echo} for branch-943 at {PATH}");
+            let body = json!({ "status": 0, "message": message, "body": body() });
             let script = Script::request().send(answer(status, Framing::Length, body.to_string().as_bytes()));
             let document = failing(&site, By::Add, "A1", script).unwrap();
             let message = document["server_message"].as_str().expect("a message");
             assert!(message.starts_with("no ") && message.contains("***"), "{case} {status}: {message}");
+            assert!(message.ends_with("?client=***"), "{case} {status}: {message}");
         }
     }
 }
@@ -436,6 +438,15 @@ fn a_token_in_the_words_of_a_log_in_is_not_told() {
     let script = Script::request().send(answer("200 OK", Framing::Length, body.to_string().as_bytes()));
     let document = failing(&site, By::Add, "A1", script).unwrap();
     assert_eq!(document["code"], BAD_RESPONSE);
+    // A server that says that it logged in gave a token somewhere, only not where it was looked for.
+    let site = http(json!({ "keep_bodies": true }));
+    for status in [json!(1), json!("2")] {
+        let body = json!({ "status": status, "message": FIRST, "token": SECOND });
+        let script = Script::request().send(answer("200 OK", Framing::Length, body.to_string().as_bytes()));
+        let document = failing(&site, By::Add, "A2", script).unwrap();
+        assert_eq!(document["code"], FORBIDDEN);
+        assert_eq!(document.get("server_message"), None, "{document}");
+    }
 }
 
 /// Runs many log-ins that fail, each by its script, on several clients at once.
@@ -1087,12 +1098,12 @@ fn the_log_tells_of_log_ins_and_of_no_secret() {
 }
 
 #[test]
-fn the_configuration_in_force_shows_no_log_in_body() {
+fn the_configuration_in_force_shows_neither_body_nor_query_of_a_log_in() {
     let config = logging_in(config("http://127.0.0.1:1"));
     let (client, reply) = arctos_tests::api::client_new(&config.to_string());
     assert!(client.is_some(), "{reply:?}");
     let shown =
-        format!(r#""login":{{"path":"{PATH}","body":"***","token_pointer":"/info/token","refresh_on":[401,403]}}"#);
-    assert!(reply.text().contains(&shown), "{}", reply.text());
+        r#""login":{"path":"/api/auth/login?***","body":"***","token_pointer":"/info/token","refresh_on":[401,403]}"#;
+    assert!(reply.text().contains(shown), "{}", reply.text());
     assert!(!reply.text().contains(MARKER) && !reply.text().contains("\"token\":"), "{}", reply.text());
 }

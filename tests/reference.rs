@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::Path;
 
 use arctos_tests::api::*;
 use arctos_tests::http::{Framing, answer, success_body};
@@ -466,4 +467,41 @@ fn the_examples_do_what_they_say() {
 
     let all: BTreeSet<String> = functions().into_iter().map(|function| function.name).collect();
     assert_eq!(run, all, "every example is run");
+}
+
+/// The sources of the library, the strings in them in one piece.
+fn sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            sources(&entry, text);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let file = std::fs::read_to_string(&entry).expect("a source");
+            let mut parts = file.split("\\\n");
+            text.push_str(parts.next().expect("split gives one part at least"));
+            parts.for_each(|part| text.push_str(part.trim_start()));
+        }
+    }
+}
+
+#[test]
+fn the_messages_of_the_page_on_networks_are_those_of_the_library() {
+    let page = std::fs::read_to_string(root().join("docs/network.md")).expect("the page");
+    let mut library = String::new();
+    sources(&root().join("src"), &mut library);
+    let library = library.replace("\\\"", "\"");
+    let mut count = 0;
+    // The first column of the tables, and in it what is quoted.
+    for line in page.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let cell = line.split('|').nth(1).expect("a cell");
+        for message in cell.split('`').skip(1).step_by(2) {
+            // What stands between the parts that differ; a limit is put behind what it ended.
+            let message = message.replace("the proxy", "…").replace(" within …", "…");
+            let message = message.split("(HTTP ").next().expect("split gives one part at least");
+            for part in message.split('…').map(|part| part.trim_matches([' ', ':', ';', ','])) {
+                assert!(library.contains(part), "the library does not say {part:?}, of: {line}");
+                count += usize::from(part.len() > 3);
+            }
+        }
+    }
+    assert!(count > 60, "{count} messages");
 }

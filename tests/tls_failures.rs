@@ -113,7 +113,7 @@ fn certificates_are_checked() {
                 ("CertificateExpired", &["that of CN=Expired authority, has expired, on 2021-01-01T00:00:00Z", clock]),
             ),
             (Flaw::WrongUsage, ("UnsupportedCertificate", &["is not meant for servers"])),
-            (Flaw::MaySign, ("UnsupportedCertificate", &["is not meant for servers"])),
+            (Flaw::MaySign, ("UnsupportedCertificate", &["is not acceptable: its key may sign other certificates"])),
             (Flaw::OfAnAuthority, ("CertificateUnknown", &["is not acceptable: it is that of an authority"])),
             (
                 Flaw::SelfSigned,
@@ -213,9 +213,9 @@ fn server_hello(version: [u8; 2], suite: [u8; 2]) -> Vec<u8> {
     record(HANDSHAKE, version, &[&[2, 0, 0, length][..], &hello].concat())
 }
 
-/// The client's first flight is answered by these bytes and an end.
+/// The client's first flight is answered by these bytes and an end. The message of what came of it.
 #[track_caller]
-fn answered_by(case: &str, expected: Expected, bytes: Vec<u8>, end: fn(Script) -> Script) {
+fn answered_by(case: &str, expected: Expected, bytes: Vec<u8>, end: fn(Script) -> Script) -> String {
     let authority = Authority::new();
     let server = Server::plain();
     let url = server.base_url().replace("http://", "https://");
@@ -229,6 +229,7 @@ fn answered_by(case: &str, expected: Expected, bytes: Vec<u8>, end: fn(Script) -
     for text in [TOKEN, "POST", &done.number, &task(&done.number)] {
         assert_eq!(find(seen, text.as_bytes()), None, "{case}: {text}");
     }
+    done.reply.json()["message"].as_str().expect("a message").to_owned()
 }
 
 #[test]
@@ -239,6 +240,15 @@ fn a_server_that_speaks_no_tls_gets_nothing() {
         ("a terminal", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
         ("noughts", vec![0; 64]),
         ("no such type of a record", record(99, TLS_1_2, b"hello")),
+    ] {
+        let message = answered_by(case, TLS_NOT_CREATED, bytes, Script::close);
+        assert!(message.contains("is no TLS; it may speak plain http"), "{case}: {message}");
+    }
+}
+
+#[test]
+fn a_server_that_breaks_the_rules_of_tls_gets_nothing() {
+    for (case, bytes) in [
         ("no such version", record(HANDSHAKE, [9, 9], b"hello")),
         ("a record that is too long", [&[HANDSHAKE, 3, 3, 0xff, 0xff][..], &[0; 4096]].concat()),
         ("a record without contents", record(HANDSHAKE, TLS_1_2, b"")),
@@ -246,8 +256,10 @@ fn a_server_that_speaks_no_tls_gets_nothing() {
         ("a message that is none", record(HANDSHAKE, TLS_1_2, &[2, 0, 0, 3, 3, 3, 7])),
         ("another message", record(HANDSHAKE, TLS_1_2, &[14, 0, 0, 0])),
         ("data at once", record(APPLICATION, TLS_1_2, &[7; 100])),
+        ("http after a hello", [server_hello(TLS_1_2, [0xc0, 0x2b]), head("400 Bad Request", &[])].concat()),
     ] {
-        answered_by(case, TLS_NOT_CREATED, bytes, Script::close);
+        let message = answered_by(case, TLS_NOT_CREATED, bytes, Script::close);
+        assert!(!message.contains("plain http"), "{case}: {message}");
     }
 }
 

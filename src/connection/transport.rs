@@ -192,7 +192,7 @@ pub(crate) struct Tls {
 /// Opens TLS and hands all of its handshake to the socket, so that whatever is written later is the request.
 fn handshake(call: &Call, socket: Socket, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Tls, Cause> {
     call.phase(Phase::Handshake);
-    let session = tls::session(config, name).map_err(|error| Cause::Tls(tls::explain(&error)))?;
+    let session = tls::session(config, name).map_err(|error| Cause::Tls(tls::explain(&error, false)))?;
     let mut tls = Tls { socket, session: Box::new(session), records: Records::default(), broke: None };
     let closed = |error: io::Error| Cause::Connect(format!("closed during the TLS handshake: {error}"));
     while tls.session.is_handshaking() || tls.session.wants_write() {
@@ -228,7 +228,8 @@ impl Tls {
             Err(error) => {
                 // One piece a time, as far as the socket takes them now.
                 while self.session.wants_write() && self.session.write_tls(&mut Quiet(&self.socket)).is_ok() {}
-                Err(Cause::Tls(tls::explain(&error)))
+                // Its version is known as soon as the server has answered in TLS at all.
+                Err(Cause::Tls(tls::explain(&error, self.session.protocol_version().is_some())))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The vendor's endpoint, createBlankTask: what a task must be and what an answer means.
 //!
-//! Every decision of `docs/contract.md` stands in this module and in no other; comments cite their numbers.
+//! Decisions 1 to 12 of `docs/contract.md` stand in this module and in no other; comments cite their numbers.
 #![forbid(unsafe_code)]
 
 mod answer;

@@ -106,7 +106,7 @@ impl Way<'_> {
             Some(Refused::Signature) => {
                 "have whoever runs the server give it the key that belongs to its certificate".to_owned()
             }
-            Some(Refused::Chain) => chain(shown, host, more),
+            Some(Refused::Authority | Refused::Chain) => chain(shown, host, more),
         }
     }
 
@@ -156,7 +156,7 @@ fn chain(shown: &Shown, host: &str, more: &More) -> String {
             "set base_url to a host that the certificate is for, or have whoever runs the server get one for {host}"
         );
     }
-    if more.root.is_none() {
+    if shown.refused == Some(Refused::Authority) {
         return "ask whoever runs the server, and whoever runs the network, whether the authority is theirs: only then name \
                 its certificate in tls.ca_file, with tls.roots \"file\""
             .to_owned();

@@ -515,8 +515,8 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
 /// told.
 ///
 /// A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "elapsed_ms" (since the
-/// function was entered), "attempt", "address", "http_status", "code", "name", "outcome", "pause_ms", "field" and "note".
-/// New keys may come.
+/// function was entered), "attempt", "address", "proxy", "http_status", "code", "name", "outcome", "pause_ms", "field" and
+/// "note". New keys may come.
 ///
 /// | event | level | what happened |
 /// |---|---|---|

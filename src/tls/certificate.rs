@@ -238,7 +238,8 @@ pub(super) mod tests {
         assert_eq!(leaf.pin.as_deref(), Some(include_str!("samples/leaf.pin").trim()));
         assert!(!leaf.is_self_signed() && !leaf.is_of_an_inspecting_proxy());
         let json = serde_json::to_value(&leaf).unwrap();
-        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        let mut keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        keys.sort();
         assert_eq!(keys, ["issuer", "not_after", "not_before", "pin", "subject"]);
     }
 

@@ -3,20 +3,28 @@
 
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, may_sign_certificates};
 use super::handshake::{self, Asked, Refused, Shown};
 use super::pin::Pin;
 
-/// What the error means that ended TLS on this thread just now.
-pub(crate) fn explain(error: &Error) -> String {
+/// What the error means that ended TLS on this thread just now. `begun`: whether the server had spoken TLS before.
+pub(crate) fn explain(error: &Error, begun: bool) -> String {
     match error {
         Error::InvalidCertificate(reason) => certificate(reason, handshake::shown().as_ref()),
         Error::AlertReceived(alert) => refusal(*alert, handshake::asked().as_ref()),
-        Error::InvalidMessage(_) => "what the server sent is no TLS; it may speak plain http on this port".to_owned(),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) if !begun => {
+            "what the server sent is no TLS; it may speak plain http on this port".to_owned()
+        }
+        Error::InvalidMessage(
+            InvalidMessage::CertificatePayloadTooLarge | InvalidMessage::HandshakePayloadTooLarge,
+        ) => "the server sent a message of more than 64 KiB in the handshake, which is not read; the usual reason is too \
+              many certificates, or too long ones"
+            .to_owned(),
+        Error::InvalidMessage(_) => format!("what the server sent breaks the rules of TLS: {error}"),
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
@@ -28,6 +36,8 @@ pub(crate) fn explain(error: &Error) -> String {
 }
 
 const VERSION: &str = "the server speaks no version of TLS that is allowed here; tls.min_version is the lowest one";
+
+const PURPOSE: &str = "the server's certificate is not meant for servers (extended key usage serverAuth)";
 
 /// What is wrong with the server's certificate, and whose it is.
 fn certificate(reason: &CertificateError, shown: Option<&Shown>) -> String {
@@ -48,6 +58,10 @@ fn certificate(reason: &CertificateError, shown: Option<&Shown>) -> String {
 
 fn is_pin(shown: Option<&Shown>) -> bool {
     shown.is_some_and(|shown| shown.refused == Some(Refused::Pin))
+}
+
+fn leaf_may_sign(shown: Option<&Shown>) -> bool {
+    shown.and_then(|shown| shown.chain.first()).is_some_and(may_sign_certificates)
 }
 
 fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certificate>) -> String {
@@ -90,9 +104,12 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
                  its certificate in tls.ca_file, with tls.roots \"file\"{between}"
             )
         }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "the server's certificate is not meant for servers".to_owned()
+        CertificateError::InvalidPurpose if leaf_may_sign(shown) => {
+            "the server's certificate is not acceptable: its key may sign other certificates (key usage keyCertSign), \
+             which only that of an authority may"
+                .to_owned()
         }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => PURPOSE.to_owned(),
         CertificateError::ApplicationVerificationFailure if is_pin(shown) => {
             let pin = shown.and_then(|shown| Pin::of(shown.chain.first()?)).map(|pin| pin.to_string());
             format!(
@@ -109,11 +126,19 @@ fn wrong(reason: &CertificateError, shown: Option<&Shown>, leaf: Option<&Certifi
              authority of the same name is trusted that has another key"
                 .to_owned()
         }
+        // The only way in which what verifies by the system's authorities says so.
+        CertificateError::Other(OtherError(error)) if error.to_string() == "certificate had invalid extensions" => {
+            PURPOSE.to_owned()
+        }
         CertificateError::Other(OtherError(error)) => {
             let words = match error.to_string().as_str() {
                 "CaUsedAsEndEntity" => "it is that of an authority, not of a server".to_owned(),
                 "EndEntityUsedAsCa" => "it is signed by a certificate that may not sign any".to_owned(),
                 "NameConstraintViolation" => "it has a name for which its authority may not sign".to_owned(),
+                "UnsupportedCertVersion" => "it, or one above it, is not of version 3 of X.509".to_owned(),
+                "MaximumPathBuildCallsExceeded" | "MaximumPathDepthExceeded" | "MaximumSignatureChecksExceeded" => {
+                    "so many certificates came with it that no way to an authority was found".to_owned()
+                }
                 other => other.to_owned(),
             };
             format!("the server's certificate is not acceptable: {words}")
@@ -195,6 +220,8 @@ fn without(alert: AlertDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
@@ -232,6 +259,28 @@ mod tests {
     }
 
     #[test]
+    fn only_what_begins_as_no_tls_is_none() {
+        let error = Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        assert!(explain(&error, false).contains("is no TLS; it may speak plain http"));
+        for (error, begun) in [(error, true), (Error::InvalidMessage(InvalidMessage::MessageTooShort), false)] {
+            let said = explain(&error, begun);
+            assert!(said.starts_with("what the server sent breaks the rules of TLS: "), "{said}");
+        }
+    }
+
+    /// What the verifier of the system's authorities says where a certificate is not meant for servers.
+    #[derive(Debug)]
+    struct Invalid;
+
+    impl std::fmt::Display for Invalid {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("certificate had invalid extensions")
+        }
+    }
+
+    impl std::error::Error for Invalid {}
+
+    #[test]
     fn what_was_shown_need_not_be_known() {
         for (reason, words) in [
             (CertificateError::Expired, "has expired"),
@@ -242,6 +291,7 @@ mod tests {
             (CertificateError::BadSignature, "is not acceptable"),
             (CertificateError::ApplicationVerificationFailure, "is not acceptable"),
             (CertificateError::BadEncoding, "is not acceptable"),
+            (CertificateError::Other(OtherError(Arc::new(Invalid))), "not meant for servers"),
         ] {
             let said = certificate(&reason, None);
             assert!(said.contains(words) && !said.contains("the subject"), "{said}");

@@ -95,8 +95,11 @@ fn certificates(path: &str) -> Result<Vec<(usize, CertificateDer<'static>)>, Str
 
 fn nothing(what: &str, text: &[u8]) -> String {
     // What DER begins with, that of a PKCS#12 file too.
-    let binary = if text.starts_with(&[0x30]) { "; it looks like DER or PKCS#12" } else { "" };
-    format!("holds no {what} in PEM{binary}")
+    if text.starts_with(&[0x30]) {
+        format!("holds no {what} in PEM; it looks like DER or PKCS#12")
+    } else {
+        format!("holds no {what} in PEM")
+    }
 }
 
 /// The only key of a file.

@@ -12,7 +12,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -38,6 +38,9 @@ pub(crate) struct Shown {
 /// What was not acceptable of what a server showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
+    /// The chain leads to no authority that is trusted.
+    Authority,
+    /// Anything else of the chain.
     Chain,
     Pin,
     /// That it has the key of its certificate.
@@ -56,9 +59,9 @@ pub(crate) enum Root {
 }
 
 impl Shown {
-    /// Its certificates for people, the server's own first; `None` for one that cannot be read.
-    pub(crate) fn certificates(&self) -> impl Iterator<Item = Option<Certificate>> {
-        self.chain.iter().map(Certificate::read)
+    /// Its certificates for people, the server's own first, up to one that cannot be read.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = Certificate> {
+        self.chain.iter().map_while(Certificate::read)
     }
 
     /// The root that its chain leads to.
@@ -75,14 +78,20 @@ impl Shown {
         let Some((leaf, others)) = self.chain.split_first() else { return Root::None };
         let Ok(leaf) = ParsedCertificate::try_from(leaf) else { return Root::None };
         let algorithms = ring::default_provider().signature_verification_algorithms.all;
-        // Which of them it was is not told: each by itself is asked, until one says yes.
-        let leads_here = |store: &RootCertStore| {
-            verify_server_cert_signed_by_trust_anchor(&leaf, store, others, self.now, algorithms).is_ok()
+        let leads_to = |roots: &[TrustAnchor<'static>]| {
+            let store = RootCertStore { roots: roots.to_vec() };
+            verify_server_cert_signed_by_trust_anchor(&leaf, &store, others, self.now, algorithms).is_ok()
         };
-        let mut each = roots.roots.iter().map(|root| RootCertStore { roots: vec![root.clone()] });
-        let Some(root) = each.find(leads_here).and_then(|store| store.roots.into_iter().next()) else {
+        let mut among = roots.roots.as_slice();
+        if !leads_to(among) {
             return Root::None;
-        };
+        }
+        // Which of them it was is not told. By halves, since a server may show a chain that takes long to look through.
+        while among.len() > 1 {
+            let (first, second) = among.split_at(among.len() / 2);
+            among = if leads_to(first) { first } else { second };
+        }
+        let [root] = among else { return Root::None };
         // An anchor holds what is inside of both sequences.
         let sequence = |contents: &[u8]| DistinguishedName::in_sequence(contents);
         let subject = distinguished_name(sequence(&root.subject).as_ref()).unwrap_or_default();
@@ -193,7 +202,12 @@ impl ServerCertVerifier for Verifier {
         let pinned = || self.pins.is_empty() || Pin::of(end_entity).is_some_and(|pin| self.pins.contains(&pin));
         let chain = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let (verdict, refused) = match chain {
-            Err(error) => (Err(error), Some(Refused::Chain)),
+            Err(error) => {
+                use CertificateError::{BadSignature, UnknownIssuer};
+                // A signature is wrong where another authority has the name of one that is trusted.
+                let unknown = matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature));
+                (Err(error), Some(if unknown { Refused::Authority } else { Refused::Chain }))
+            }
             // rustls takes it, unless it says in its basic constraints too that it is an authority's.
             Ok(_) if may_sign_certificates(end_entity) => {
                 (Err(Error::InvalidCertificate(CertificateError::InvalidPurpose)), Some(Refused::Chain))
@@ -280,10 +294,12 @@ mod tests {
         vec![Pin::read(text.trim()).unwrap()]
     }
 
-    /// A client that trusts these, beside another authority.
+    /// A client that trusts these, beside other authorities.
     fn client(roots: &[&str], pins: Vec<Pin>) -> Arc<ClientConfig> {
-        let mut store = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().take(1).cloned());
+        let mut store = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().take(6).cloned());
         roots.iter().for_each(|root| store.add(certificate(root)).unwrap());
+        // Among the others, where it is found by halves of both kinds.
+        store.roots.rotate_right(2);
         client_config(Roots::These(store), pins, None, &[&TLS13]).unwrap()
     }
 
@@ -328,7 +344,7 @@ mod tests {
         let shown = shown.unwrap();
         assert_eq!((result, shown.refused), (Ok(()), None));
         assert_eq!(shown.chain, [certificate(LEAF)]);
-        let shown_pin = shown.certificates().next().unwrap().unwrap().pin.unwrap();
+        let shown_pin = shown.certificates().next().unwrap().pin.unwrap();
         assert_eq!(shown_pin, LEAF_PIN.trim());
         let authority_pin = Pin::of(&certificate(AUTHORITY)).unwrap().to_string();
         let trusted = Root::Trusted { subject: "CN=許功蓋 authority".to_owned(), pin: authority_pin };
@@ -337,15 +353,16 @@ mod tests {
         let (result, shown) = watch(|| handshake(&client(&[], Vec::new()), "bank.example"));
         let shown = shown.unwrap();
         assert_eq!(result, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)));
-        assert_eq!((shown.chain.len(), shown.root(), shown.refused), (1, Root::None, Some(Refused::Chain)));
+        assert_eq!((shown.chain.len(), shown.root(), shown.refused), (1, Root::None, Some(Refused::Authority)));
 
         // Its root is trusted though its name is another.
         let (result, shown) = watch(|| handshake(&trusting, "other.example"));
         assert!(result.is_err());
-        assert_eq!(shown.unwrap().root(), trusted);
+        let shown = shown.unwrap();
+        assert_eq!((shown.root(), shown.refused), (trusted, Some(Refused::Chain)));
 
         // An error is explained by what is watched, and does not take it away.
-        let (why, shown) = watch(|| explain(&handshake(&trusting, "other.example").unwrap_err()));
+        let (why, shown) = watch(|| explain(&handshake(&trusting, "other.example").unwrap_err(), true));
         assert!(why.contains("*.bank.example") && shown.is_some(), "{why}");
     }
 
@@ -356,6 +373,17 @@ mod tests {
         let roots = Some(Arc::new(RootCertStore::empty()));
         for chain in [vec![], vec![CertificateDer::from_slice(b"none")]] {
             assert_eq!(Shown { chain, roots: roots.clone(), ..shown.clone() }.root(), Root::None);
+        }
+    }
+
+    #[test]
+    fn no_certificate_is_shown_in_the_place_of_another() {
+        let leaf = || certificate(LEAF);
+        let none = || CertificateDer::from_slice(b"none");
+        for (chain, count) in [(vec![none(), leaf()], 0), (vec![leaf(), none(), leaf()], 1), (vec![leaf(), leaf()], 2)]
+        {
+            let shown = Shown { chain, now: UnixTime::now(), refused: None, roots: None };
+            assert_eq!(shown.certificates().count(), count);
         }
     }
 
