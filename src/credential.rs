@@ -4,7 +4,6 @@
 //! wait for it. Where the one that went runs out of time or is cancelled, another goes.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -20,6 +19,7 @@ use crate::fork::{self, Lock};
 use crate::json;
 use crate::memory::{self, NoMemory};
 use crate::secret::Secret;
+use crate::sys;
 
 /// No file of a token is longer.
 const LONGEST_FILE: usize = 64 * 1024;
@@ -283,13 +283,14 @@ impl NoToken {
 /// is wrong with the file.
 pub(crate) fn read(path: &Path) -> Result<Secret, String> {
     let unreadable = |error| format!("cannot be read: {error}");
+    let file = sys::open(path).map_err(unreadable)?;
     // Whatever else it is could make a call wait, or never end.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+    if !file.metadata().map_err(unreadable)?.is_file() {
         return Err("is no regular file".to_owned());
     }
     // Never moved as it grows, for that would leave a copy.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE + 64));
-    File::open(path).map_err(unreadable)?.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > LONGEST_FILE {
         return Err(format!("is longer than {LONGEST_FILE} bytes"));
     }

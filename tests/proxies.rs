@@ -4,7 +4,7 @@
 use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ impl Real {
             Kind::Tinyproxy => ("tinyproxy", "tinyproxy-bin"),
             Kind::Mitmproxy => ("mitmdump", "mitmproxy"),
         };
-        let program = tool_of_system(&what, program, package)?;
+        let program = tool(&what, program, package)?;
         let folder = TempDir::new().expect("a folder");
         // Squid gives up the rights of root and writes as another user.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("its own folder");
@@ -157,12 +157,6 @@ impl Drop for Real {
 /// What a squid calls itself, and with it whatever it shares by name on the machine.
 fn service(port: u16) -> String {
     format!("arctostest{port}")
-}
-
-/// A program that may stand where only root looks for programs.
-fn tool_of_system(what: &str, name: &str, package: &str) -> Option<PathBuf> {
-    let own = Path::new("/usr/sbin").join(name);
-    if own.is_file() { Some(own) } else { tool(what, name, package) }
 }
 
 /// A file that whoever runs the proxy can read.
@@ -425,6 +419,11 @@ fn a_proxy_that_looks_into_tls_is_told_by_its_authority() {
             let message = document["message"].as_str().expect("a message");
             assert!(message.contains("mitmproxy"), "the issuer is not told: {message}");
         }
+        let found = behind.client(json!({})).diagnose();
+        let steps = found.json()["steps"].clone();
+        let tls = steps.as_array().and_then(|steps| steps.iter().find(|step| step["step"] == "tls"));
+        let tls = tls.unwrap_or_else(|| panic!("{found:?}"));
+        assert_eq!((found.code, &tls["inspected"], &tls["public"]), (OK, &json!(true), &json!(false)), "{found:?}");
         let made = behind.client(json!({})).add(&task("A-1"));
         assert_eq!((made.code, made.outcome), (MADE.code, MADE.outcome), "{made:?}");
         let ledger = behind.server.ledger();

@@ -12,7 +12,7 @@ mod windows;
 #[cfg(windows)]
 use windows as platform;
 
-pub(crate) use platform::{RawSocket, at_fork, close, disconnect, is_standard, raw, spawn, unsent, wait};
+pub(crate) use platform::{RawSocket, at_fork, close, disconnect, is_standard, open, raw, spawn, unsent, wait};
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,12 @@
 //! The Unix side.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Instant;
 
 use super::{MOST_WAITED, Wish};
@@ -87,6 +90,11 @@ pub(crate) fn unsent(socket: &TcpStream) -> Option<bool> {
     // SAFETY: the request writes one int to the pointer that it is given.
     let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     (asked == 0).then_some(count > 0)
+}
+
+/// Opens a file to read it, without waiting for what may be behind its name.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Starts a thread on which no signal is delivered: the host's handlers run on the host's threads.

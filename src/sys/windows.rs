@@ -1,8 +1,10 @@
 //! The Windows side.
 
+use std::fs::File;
 use std::io;
 use std::net::TcpStream;
 use std::os::windows::io::AsRawSocket;
+use std::path::Path;
 use std::ptr;
 use std::time::Instant;
 
@@ -70,6 +72,11 @@ fn set(set: &mut FD_SET) -> *mut FD_SET {
 /// Whether the system still holds output that the peer has not acknowledged. It does not tell here.
 pub(crate) fn unsent(_: &TcpStream) -> Option<bool> {
     None
+}
+
+/// Opens a file to read it.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 /// Starts a thread. There are no signals here that it could take from the host.

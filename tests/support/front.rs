@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,7 +62,7 @@ impl Front {
             Program::Nginx => ("nginx", "nginx-light"),
             Program::Haproxy => ("haproxy", "haproxy"),
         };
-        let path = program_path(what, name, package)?;
+        let path = tool(what, name, package)?;
         let folder = TempDir::new().expect("a folder");
         let write = |file: &str, text: String| fs::write(folder.path().join(file), text).expect("a file");
         let reserved = [(); 2].map(|()| bound(SocketAddr::from(([127, 0, 0, 1], 0))));
@@ -172,13 +171,6 @@ impl Drop for Front {
             let _ = self.master.wait();
         }
     }
-}
-
-/// Debian has such programs where only root looks for them.
-#[track_caller]
-fn program_path(what: &str, name: &str, package: &str) -> Option<PathBuf> {
-    let usual = Path::new("/usr/sbin").join(name);
-    if usual.exists() { Some(usual) } else { tool(what, name, package) }
 }
 
 /// The parent of a process, as long as there is one of this number.

@@ -17,7 +17,9 @@ use crate::api::{library_path, root};
 #[track_caller]
 pub fn tool(what: &str, name: &str, package: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_program(file));
+    // Debian has some where only root looks for them.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| is_program(file));
     if found.is_none() {
         skipped(&format!("{what}: {name} is not installed (Debian package {package})"));
     }
