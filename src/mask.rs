@@ -55,6 +55,17 @@ fn mask_whole(text: &str, secrets: &[impl AsRef<str>]) -> Option<Zeroizing<Strin
             let places = &plain.places[start..start + wanted.len()];
             memory::push(&mut hidden, places[0].start..places[wanted.len() - 1].end).ok()?;
         }
+        // What stands before it may make an escape of its first character, where none was meant.
+        for (at, sign) in text.match_indices(['\\', '&']) {
+            let start = at + sign.len();
+            // Of many backslashes the last one counts.
+            if text[start..].starts_with('\\') {
+                continue;
+            }
+            if let Some(length) = begins(&text[start..], wanted) {
+                memory::push(&mut hidden, start..start + length).ok()?;
+            }
+        }
     }
     hidden.sort_by_key(|range| range.start);
     let mut parts = Vec::new();
@@ -69,6 +80,20 @@ fn mask_whole(text: &str, secrets: &[impl AsRef<str>]) -> Option<Zeroizing<Strin
     }
     memory::push(&mut parts, &text[done..]).ok()?;
     memory::join(&parts).ok()
+}
+
+/// How much of a text these characters take, if it begins with them.
+fn begins(text: &str, wanted: &[char]) -> Option<usize> {
+    let mut read = unescaped(text);
+    let mut length = 0;
+    for wanted in wanted {
+        let (character, place) = read.next()?;
+        if character != *wanted {
+            return None;
+        }
+        length = place.end;
+    }
+    Some(length)
 }
 
 /// The characters of a text without their escapes, in memory that is wiped, each with its place. A text, and the same
@@ -200,6 +225,23 @@ mod tests {
         ] {
             assert_eq!(mask(&format!("a {text} b {text}"), &[secret], 9999), "a *** b ***", "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_behind_what_makes_an_escape_of_its_beginning() {
+        for secret in
+            ["token-of-mine", "number-1", "rest\"of<it", "u0041-is-mine", "u1234567", "lt;of-mine", "#65;-mine"]
+        {
+            let json = secret.replace('"', "\\\"").replace('<', "\\u003c");
+            for before in ["\\", "\\\\\\", "&", "\\&", "&\\"] {
+                for spelled in [secret, &json] {
+                    let masked = mask(&format!("BODY\n{before}{spelled}, and more"), &[secret], 9999);
+                    assert!(masked.ends_with("***, and more"), "{before}{spelled}: {masked}");
+                }
+            }
+        }
+        let backslashes = "\\".repeat(1 << 20);
+        assert_eq!(mask(&backslashes, &["token-of-mine"], 9999).len(), 9999);
     }
 
     #[test]
