@@ -37,9 +37,9 @@ pub(crate) enum Cause {
     Resolve(String),
     /// No connection to any of its addresses, or closed while TLS was being opened.
     Connect(String),
-    /// The proxy opened no way to the server. What stands behind its name in a message, and whether another try may
-    /// bring more.
-    Proxy { why: String, passes: bool },
+    /// The proxy opened no way to the server. What stands behind its name in a message, whether another try may bring
+    /// more, and when at the earliest.
+    Proxy { why: String, passes: bool, retry_after_ms: Option<u64> },
     /// TLS is not acceptable, or broke.
     Tls(String),
     /// A deadline passed: that of the call, or that of its connection.

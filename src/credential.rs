@@ -308,3 +308,48 @@ fn reread(path: &Path, refused: Option<&Secret>) -> Result<Secret, NoToken> {
         Err(problem) => Err(NoToken::Same(format!("token_file {problem}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::call::Purpose;
+
+    fn secret(token: &str) -> Secret {
+        Secret::token(token).expect("a token")
+    }
+
+    #[test]
+    fn whoever_waits_for_a_log_in_that_panics_goes_itself() {
+        let login =
+            LogIn { path: String::new(), body: secret("body"), token_pointer: String::new(), refresh_on: Vec::new() };
+        let credential = Credential::new(Source::LogIn(login), None);
+        let (leads, panics) = mpsc::channel();
+        let renewal = || credential.state.with(|state| state.renewal.clone());
+        thread::scope(|scope| {
+            let leader = scope.spawn(|| {
+                let call = Call::start(Purpose::Appointment);
+                let log_in = |_: &LogIn| {
+                    leads.send(()).expect("the test listens");
+                    // Held by the credential, the lead, and each follower. The clone here is one more.
+                    while renewal().is_none_or(|renewal| Arc::strong_count(&renewal) < 4) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    panic!("on purpose")
+                };
+                catch_unwind(AssertUnwindSafe(|| credential.another(&call, None, log_in).is_ok())).is_err()
+            });
+            panics.recv().expect("it leads");
+            let call = Call::start(Purpose::Appointment);
+            call.within(Duration::from_secs(60));
+            let token = credential.another(&call, None, |_| Ok(secret("token")));
+            assert!(token.is_ok_and(|token| token.expose() == "token"));
+            assert!(leader.join().expect("it catches the panic"), "it panicked");
+        });
+        assert!(renewal().is_none(), "nobody is on the way");
+        assert!(credential.at_hand().is_ok_and(|token| token.is_some_and(|token| token.expose() == "token")));
+    }
+}

@@ -194,7 +194,10 @@ impl Failure {
             Cause::Unreadable(why) => (Code::BadResponse, format!("the answer of {host} cannot be read: {why}")),
         };
         let mut failure = Failure::plain(code, of_log_in(call, message)).of(call);
-        failure.0.is_final = matches!(cause, Cause::Proxy { passes: false, .. });
+        if let Cause::Proxy { passes, retry_after_ms, .. } = cause {
+            failure.0.is_final = !passes;
+            failure.0.retry_after_ms = *retry_after_ms;
+        }
         failure
     }
 

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use arctos_tests::api::{INTERNAL, root};
 use arctos_tests::http::{Framing, answer, success_body};
 use arctos_tests::server::{Script, Seen, Server, Step};
-use arctos_tests::stage::{TOKEN, config, config_tls};
+use arctos_tests::stage::{TOKEN, config, config_tls, with};
 use arctos_tests::tls::{Authority, Identity, Version};
 use arctos_tests::tools::{Host, both};
 use serde_json::{Value, json};
@@ -56,11 +57,24 @@ fn document(path: &Path, number: &str, outcome: &str, host: &str) {
     }
 }
 
-fn panics(server: &Server, config: &Value) {
+/// The program that uses it.
+fn host() -> Host {
     let library = planted();
     let mut search = OsString::from("-Wl,-rpath,");
     search.push(library.parent().expect("a file has a folder"));
-    let host = Host::linked("planted", |command| command.arg(&library).arg(&search).arg("-lpthread"));
+    Host::linked("planted", |command| command.arg(&library).arg(&search).arg("-lpthread"))
+}
+
+/// Runs the program, which must show nothing of a panic.
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.env("RUST_BACKTRACE", "full").output().expect("the program runs");
+    assert!(output.status.success(), "{}: {}", output.status, both(&output));
+    assert_eq!(both(&output), "", "nothing of a panic is shown");
+}
+
+fn panics(server: &Server, config: &Value) {
+    let host = host();
     server.always(Script::request().then(Step::ByNumber));
     for number in ["MADE-1", "MADE-2", "MADE-3", "MADE-4", "panic-after-1", "panic-after-3"] {
         let whole = answer("200 OK", Framing::Length, success_body(number).as_bytes());
@@ -68,12 +82,7 @@ fn panics(server: &Server, config: &Value) {
     }
 
     let [before, after] = ["before", "after"].map(|name| host.folder().join(name));
-    let mut command = host.command();
-    command.arg(config.to_string()).arg(MARKER).args([&before, &after]);
-    command.env("RUST_BACKTRACE", "full");
-    let output = command.output().expect("the program runs");
-    assert!(output.status.success(), "{}: {}", output.status, both(&output));
-    assert_eq!(both(&output), "", "nothing of a panic is shown");
+    run(host.command().arg(config.to_string()).arg(MARKER).args([&before, &after]));
 
     // Those that panicked before their request made no connection, and the others closed theirs.
     let seen = server.settle(0).expect("the connections have ended");
@@ -108,6 +117,43 @@ fn panics_over(version: Version) {
     let authority = Authority::new();
     let server = Server::start("127.0.0.1", Some(authority.server(Identity::right(version))));
     panics(&server, &config_tls(&server.base_url(), &authority));
+}
+
+/// Calls that the log's function makes panic while its own call logs in, which goes on, and panics when it has its answer.
+#[test]
+fn a_panic_within_a_log_in() {
+    let server = Server::plain();
+    let logs_in = |token: &str| {
+        let body = json!({ "token": token }).to_string();
+        server.next(Script::request().send(answer("200 OK", Framing::Length, body.as_bytes())));
+    };
+    logs_in("token-1");
+    server.next(Script::served());
+    logs_in("token-2");
+    server.always(Script::served());
+    let login = json!({ "path": "/login", "body": { "out_task_num": MARKER }, "token_pointer": "/token" });
+    let mut config = with(config(&server.base_url()), json!({ "login": login }));
+    config.as_object_mut().expect("an object").remove("token");
+    run(host().command().arg(config.to_string()).arg(MARKER));
+
+    let seen = server.settle(0).expect("the connections have ended");
+    let requests = seen.iter().flat_map(Seen::requests).map(|request| {
+        let token = request.header("Authorization").unwrap_or("no token");
+        format!("{} {token}", request.out_task_num().expect("a number"))
+    });
+    let log_in = format!("{MARKER} no token");
+    assert_eq!(
+        requests.collect::<Vec<_>>(),
+        [
+            &*log_in,
+            "panic-after-5 Bearer token-1",
+            &*log_in,
+            "panic-after-4 Bearer token-2",
+            "MADE-5 Bearer token-2",
+            // The diagnosis.
+            " no token",
+        ]
+    );
 }
 
 #[test]

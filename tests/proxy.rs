@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arctos_tests::api::{
     BAD_CONFIG, BROKEN, CONNECT, NOT_CREATED, OK, Owned, Reply, TIMEOUT, TLS, UNKNOWN, arctos, client_new, task,
@@ -454,6 +454,33 @@ fn what_may_pass_is_tried_again() {
         }
     }
     table.finish();
+}
+
+#[test]
+fn a_proxy_is_asked_again_no_sooner_than_it_says() {
+    let busy = || proxy::Script::head().send(head("503 Service Unavailable", &["retry-AFTER: 1", "Content-Length: 0"]));
+    for retries in [0, 1] {
+        let behind = Behind::new(HTTPS, json!({ "retries": retries }));
+        if retries > 0 {
+            behind.server.next(Script::served().close());
+        }
+        behind.proxy.next(busy().fin());
+        let begun = Instant::now();
+        let reply = behind.client.add(&task("A-1"));
+        if retries == 0 {
+            assert_eq!((reply.code, reply.outcome), (CONNECT_NOT_CREATED.code, NOT_CREATED), "{reply:?}");
+            assert_eq!(reply.json()["retry_after_ms"], 1000, "{reply:?}");
+        } else {
+            assert_eq!((reply.code, reply.outcome), (MADE.code, MADE.outcome), "{reply:?}");
+            assert!(begun.elapsed() >= Duration::from_secs(1), "it was asked again at once");
+        }
+    }
+    // What is final is not asked again at any time.
+    let behind = Behind::new(HTTPS, json!({ "retries": 1 }));
+    let never = head("403 Forbidden", &["Retry-After: 1", "Content-Length: 0"]);
+    behind.proxy.next(proxy::Script::head().send(never).fin());
+    let reply = behind.client.add(&task("A-2"));
+    assert_eq!((&reply.json()["attempts"], reply.json().get("retry_after_ms")), (&json!(1), None), "{reply:?}");
 }
 
 #[test]

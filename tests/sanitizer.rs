@@ -98,7 +98,8 @@ fn every_function_is_clean() {
     is_clean(&mut host(&library, "every_function").command(), concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-/// A program whose calls are answered, refused, not connected, and shown a certificate of another authority.
+/// A program whose calls are answered, refused, not connected, and shown a certificate of another authority, and one in
+/// a bank's network.
 #[test]
 fn calls_that_fail_are_clean() {
     let Some(library) = instrumented("calls that fail") else { return };

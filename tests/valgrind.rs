@@ -138,7 +138,8 @@ fn every_function_is_clean() {
     Found::by(&valgrind, &Host::new("every_function").command()).is_clean();
 }
 
-/// A program whose calls are answered, refused, not connected, and shown a certificate of another authority.
+/// A program whose calls are answered, refused, not connected, and shown a certificate of another authority, and one in
+/// a bank's network.
 #[test]
 fn calls_that_fail_are_clean() {
     let Some(valgrind) = valgrind("calls that fail") else { return };

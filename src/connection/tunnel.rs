@@ -3,10 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
+use std::time::SystemTime;
 
+use ureq::http::header::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::head::{self, Head};
+use super::retry_after;
 use super::socket::Socket;
 use super::transport::wait;
 use crate::call::{Call, Cause, Phase};
@@ -21,9 +24,9 @@ const PIECE: usize = 4 * 1024;
 pub(super) fn open(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &str) -> Result<(), Cause> {
     call.phase(Phase::Tunnel);
     ask(call, socket, proxy, server, user_agent)?;
-    let status = answer(call, socket)?;
+    let (status, head) = answer(call, socket)?;
     if !(200..=299).contains(&status) {
-        return Err(refusal(status, proxy, server));
+        return Err(refusal(status, &head, proxy, server));
     }
     // Whatever it is, the server did not send it.
     match socket.peek(&mut [0]) {
@@ -55,8 +58,8 @@ fn ask(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &s
     Ok(())
 }
 
-/// The status of the proxy's answer.
-fn answer(call: &Call, socket: &Socket) -> Result<u16, Cause> {
+/// The status of the proxy's answer, and its head.
+fn answer(call: &Call, socket: &Socket) -> Result<(u16, Vec<u8>), Cause> {
     let mut head = Vec::new();
     // On the stack, and a proxy may repeat what it was told.
     let mut piece = Zeroizing::new([0; PIECE]);
@@ -82,7 +85,8 @@ fn answer(call: &Call, socket: &Socket) -> Result<u16, Cause> {
             }
             Head::Final(status, length) => {
                 take(socket, &mut piece[..length - known])?;
-                return Ok(status);
+                head.truncate(length);
+                return Ok((status, head));
             }
             Head::Unreadable(why) => return Err(strange(format!("gave no answer to CONNECT that can be read: {why}"))),
         }
@@ -104,15 +108,15 @@ fn take(socket: &Socket, mut piece: &mut [u8]) -> Result<(), Cause> {
 
 /// What ended the connection may pass.
 fn closed(when: &str) -> Cause {
-    Cause::Proxy { why: format!("closed the connection: {when}"), passes: true }
+    Cause::Proxy { why: format!("closed the connection: {when}"), passes: true, retry_after_ms: None }
 }
 
 fn strange(why: String) -> Cause {
-    Cause::Proxy { why, passes: false }
+    Cause::Proxy { why, passes: false, retry_after_ms: None }
 }
 
 /// What a status that is no success means. Where the proxy is busy or did not reach the server, another try may.
-fn refusal(status: u16, proxy: &Proxy, server: &str) -> Cause {
+fn refusal(status: u16, head: &[u8], proxy: &Proxy, server: &str) -> Cause {
     let why = match status {
         // Some say 401 where they refuse what they were given.
         401 | 407 if proxy.credentials.is_some() => {
@@ -124,5 +128,17 @@ fn refusal(status: u16, proxy: &Proxy, server: &str) -> Cause {
         400..=499 => format!("does not let this machine connect to {server}: it must be allowed there"),
         _ => format!("opened no way to {server}"),
     };
-    Cause::Proxy { why: format!("{why} (HTTP {status})"), passes: matches!(status, 429 | 502..=504) }
+    let passes = matches!(status, 429 | 502..=504);
+    let retry_after_ms = retry_after(&fields(head), SystemTime::now()).filter(|_| passes);
+    Cause::Proxy { why: format!("{why} (HTTP {status})"), passes, retry_after_ms }
+}
+
+/// The fields of a head, as far as they can be read.
+fn fields(head: &[u8]) -> HeaderMap {
+    let field = |line: &[u8]| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+        Some((HeaderName::from_bytes(&line[..colon]).ok()?, value))
+    };
+    head.split(|byte| *byte == b'\n').skip(1).filter_map(field).collect()
 }

@@ -1,24 +1,26 @@
 /*
  * A host that looks at its own process before and after it has used the library in every way: the library is a guest
- * and leaves everything as it was. Arguments: the configuration of a server that makes appointments, and any number of
- * configurations with which the call fails.
+ * and leaves everything as it was. Arguments, three at a time: what is done with a client ("call", "diagnose", or
+ * "threads", where several call at once), the name of the code with which each of it ends, and its configuration.
  */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "appointment.h"
 
-#include <arctos.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <pthread.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define TASK(number)                                                                                                  \
     "{\"business_id\":15,\"out_task_num\":\"" number "\",\"task_type\":\"normal\",\"branch_code\":943,"              \
     "\"room_type\":\"realtime\",\"video\":true}"
+
+/* As many as the servers expect. */
+#define THREADS 4
 
 #define MOST_SIGNALS 65
 #define MOST_VARIABLES 1024
@@ -115,32 +117,84 @@ static void misuse(void)
     arctos_client_free((arctos_client *)12345);
 }
 
-static void call(const char *config, int made)
+/* Puts another token into the file of a client that has one. */
+static void change_token_file(const char *config)
 {
-    arctos_client *client = NULL;
-    char *answer = NULL;
+    char *path = NULL;
+    FILE *file;
 
-    CHECK(arctos_client_new(config, &client, &answer) == ARCTOS_OK);
-    arctos_free(answer);
-    CHECK((arctos_task_add(client, TASK("GUEST-1"), &answer) == ARCTOS_OK) == made);
+    if (arctos_json_get(config, "/token_file", &path) != ARCTOS_OK)
+        return;
+    file = fopen(path, "w");
+    CHECK(file != NULL && fputs("another-token\n", file) >= 0 && fclose(file) == 0);
+    arctos_free(path);
+}
+
+/* A call must end with the code of this name, and with a text. */
+static void ends(arctos_code code, const char *name, char *answer)
+{
+    if (strcmp(arctos_code_name(code), name) != 0)
+        fprintf(stderr, "not %s: %s\n", name, answer == NULL ? "no text" : answer);
+    CHECK(strcmp(arctos_code_name(code), name) == 0);
     CHECK(answer != NULL);
     arctos_free(answer);
+}
+
+static void call(const char *config, const char *name)
+{
+    arctos_client *client = new_client(config);
+    char *answer = NULL;
+    arctos_code code;
+
+    code = arctos_task_add(client, TASK("GUEST-1"), &answer);
+    ends(code, name, answer);
+    change_token_file(config);
     /* Nothing is in flight. */
     CHECK(arctos_client_cancel(client) == ARCTOS_OK);
     CHECK(arctos_call_cancel(client, "c-1") == ARCTOS_OK);
-    CHECK((arctos_task_add_with(client, TASK("GUEST-2"), "{\"call_id\":\"c-1\"}", &answer) == ARCTOS_OK) == made);
-    CHECK(answer != NULL);
-    arctos_free(answer);
-    CHECK((arctos_call(client, "/api/x", "{\"out_task_num\":\"GUEST-3\"}", NULL, &answer) == ARCTOS_OK) == made);
-    CHECK(answer != NULL);
-    arctos_free(answer);
+    code = arctos_task_add_with(client, TASK("GUEST-2"), "{\"call_id\":\"c-1\"}", &answer);
+    ends(code, name, answer);
+    code = arctos_call(client, "/api/x", "{\"out_task_num\":\"GUEST-3\"}", NULL, &answer);
+    ends(code, name, answer);
+    arctos_client_free(client);
+}
+
+static void diagnose(const char *config, const char *name)
+{
+    arctos_client *client = new_client(config);
+    char *answer = NULL;
+    arctos_code code = arctos_client_diagnose(client, &answer);
+
+    ends(code, name, answer);
+    arctos_client_free(client);
+}
+
+static void *make(void *client)
+{
+    made(client, "GUEST-1");
+    return NULL;
+}
+
+/* Every call must be made. */
+static void call_at_once(const char *config, const char *name)
+{
+    arctos_client *client = new_client(config);
+    pthread_t threads[THREADS];
+    int index;
+
+    CHECK(strcmp(name, "ARCTOS_OK") == 0);
+    for (index = 0; index < THREADS; index++)
+        CHECK(pthread_create(&threads[index], NULL, make, client) == 0);
+    for (index = 0; index < THREADS; index++)
+        CHECK(pthread_join(threads[index], NULL) == 0);
     arctos_client_free(client);
 }
 
 static void ARCTOS_CALL count_lines(void *user, int32_t level, const char *line)
 {
     CHECK(level >= 1 && level <= 4 && line[0] == '{');
-    ++*(int *)user;
+    /* Several threads may be here at once. */
+    __atomic_fetch_add((int *)user, 1, __ATOMIC_RELAXED);
 }
 
 static void use(int count, char **arguments)
@@ -150,9 +204,18 @@ static void use(int count, char **arguments)
 
     arctos_set_log(count_lines, &lines, 4);
     misuse();
-    call(arguments[1], 1);
-    for (index = 2; index < count; index++)
-        call(arguments[index], 0);
+    for (index = 1; index < count; index += 3) {
+        const char *what = arguments[index], *name = arguments[index + 1], *config = arguments[index + 2];
+
+        if (strcmp(what, "call") == 0)
+            call(config, name);
+        else if (strcmp(what, "diagnose") == 0)
+            diagnose(config, name);
+        else {
+            CHECK(strcmp(what, "threads") == 0);
+            call_at_once(config, name);
+        }
+    }
     arctos_set_log(NULL, NULL, 0);
     CHECK(lines > 0);
 }
@@ -161,7 +224,7 @@ static struct process before, after;
 
 int main(int count, char **arguments)
 {
-    CHECK(count > 2);
+    CHECK(count > 3 && count % 3 == 1);
     CHECK(setlocale(LC_ALL, "") != NULL);
     umask(037);
     look(&before);

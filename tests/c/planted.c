@@ -1,6 +1,6 @@
 /*
  * Uses a library that panics where a task's number says so. Arguments: a configuration, a marker that stands in every
- * task, and a file for each of the two documents.
+ * task, and a file for each of the two documents; or only the first two, of a client that logs in.
  */
 
 #include "check.h"
@@ -16,6 +16,11 @@ static const char *marker;
 
 static int lines;
 
+/* Whether the next line that tells of a log-in is to make calls that panic. */
+static int within;
+
+static void fails(const char *number, arctos_outcome_code outcome, const char *path);
+
 /* No line of the log shows anything of a panic. */
 static void ARCTOS_CALL look(void *user, int32_t level, const char *line)
 {
@@ -23,6 +28,11 @@ static void ARCTOS_CALL look(void *user, int32_t level, const char *line)
     (void)level;
     CHECK(strstr(line, marker) == NULL && strstr(line, "planted") == NULL);
     lines++;
+    if (within && strstr(line, "\"event\":\"login\"") != NULL) {
+        within = 0;
+        fails("panic-before-5", ARCTOS_NOT_CREATED, NULL);
+        fails("panic-after-5", ARCTOS_UNKNOWN, NULL);
+    }
 }
 
 static arctos_code add(const char *number, char **answer)
@@ -75,14 +85,25 @@ static void *on_another_thread(void *unused)
     return unused;
 }
 
-int main(int count, char **arguments)
+/* Panics before, within and after a log-in. */
+static void logs_in(void)
+{
+    char *answer = NULL;
+
+    fails("panic-before-4", ARCTOS_NOT_CREATED, NULL);
+    within = 1;
+    fails("panic-after-4", ARCTOS_UNKNOWN, NULL);
+    CHECK(!within);
+    makes("MADE-5");
+    CHECK(arctos_client_diagnose(client, &answer) == ARCTOS_OK);
+    arctos_free(answer);
+}
+
+static void panics(char **arguments)
 {
     pthread_t thread;
+    int count;
 
-    CHECK(count == 5);
-    marker = arguments[2];
-    arctos_set_log(look, NULL, 4);
-    CHECK(arctos_client_new(arguments[1], &client, NULL) == ARCTOS_OK);
     fails("panic-before-1", ARCTOS_NOT_CREATED, arguments[3]);
     makes("MADE-1");
     fails("panic-after-1", ARCTOS_UNKNOWN, arguments[4]);
@@ -93,6 +114,18 @@ int main(int count, char **arguments)
         fails("panic-before-2", ARCTOS_NOT_CREATED, NULL);
     CHECK(arctos_client_set_token(client, "another-token", NULL) == ARCTOS_OK);
     makes("MADE-4");
+}
+
+int main(int count, char **arguments)
+{
+    CHECK(count == 3 || count == 5);
+    marker = arguments[2];
+    arctos_set_log(look, NULL, 4);
+    CHECK(arctos_client_new(arguments[1], &client, NULL) == ARCTOS_OK);
+    if (count == 5)
+        panics(arguments);
+    else
+        logs_in();
     arctos_client_free(client);
     CHECK(lines > 0);
     return 0;
