@@ -1,7 +1,9 @@
 /*
  * Calls the library on Windows, one case after the other, against the sandbox:
  *
- *     appointment.exe BASE_URL TOKEN [CA_FILE]
+ *     appointment.exe BASE_URL TOKEN PROXY [CA_FILE]
+ *
+ * PROXY, http://user:password@host:port, leads to that server, and to no one who gives another password.
  *
  * The first thing that is wrong ends the program with exit code 1 and a message on stderr. On stdout it names each case
  * before it runs, and each call after it, for whoever can ask the sandbox what was made:
@@ -23,6 +25,7 @@
 
 static const char *base_url;
 static const char *token;
+static const char *proxy;
 static const char *ca_file;
 
 /* One call: what goes in, and what came out of it. */
@@ -45,13 +48,12 @@ static int64_t now_ms(void)
     return count.QuadPart * 1000 / frequency.QuadPart;
 }
 
-/* The configuration for a server. A case may add to it before it makes the client. */
-static char *config(const char *url)
+/* The configuration for a server, without a token. */
+static char *config_without_token(const char *url)
 {
     char *text = NULL;
 
     CHECK(arctos_json_set_text(&text, "/base_url", url) == ARCTOS_OK);
-    CHECK(arctos_json_set_text(&text, "/token", token) == ARCTOS_OK);
     if (ca_file != NULL) {
         CHECK(arctos_json_set(&text, "/tls", "{\"roots\":\"file\"}") == ARCTOS_OK);
         CHECK(arctos_json_set_text(&text, "/tls/ca_file", ca_file) == ARCTOS_OK);
@@ -60,6 +62,15 @@ static char *config(const char *url)
 }
 
 /* Makes a client, and releases the configuration. */
+/* The configuration for a server. A case may add to it before it makes the client. */
+static char *config(const char *url)
+{
+    char *text = config_without_token(url);
+
+    CHECK(arctos_json_set_text(&text, "/token", token) == ARCTOS_OK);
+    return text;
+}
+
 static arctos_client *new_client(char *configuration)
 {
     arctos_client *client = NULL;
@@ -345,6 +356,89 @@ static void calls_that_are_cancelled(void)
     cancelled("cancelled-2", "{\"timeout_ms\":60000,\"call_id\":\"desk-7\"}", "desk-7");
 }
 
+/* The configuration for the server through a proxy. */
+static char *config_through(const char *setting)
+{
+    char *text = config(base_url);
+
+    CHECK(arctos_json_set_text(&text, "/proxy", setting) == ARCTOS_OK);
+    return text;
+}
+
+static void a_proxy_with_a_password(void)
+{
+    char wrong[128];
+
+    add_once(config_through(proxy), "proxy-1", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    snprintf(wrong, sizeof wrong, "http://branch:wrong%s", strrchr(proxy, '@'));
+    add_once(config_through(wrong), "proxy-2", NULL, ARCTOS_CONNECT, ARCTOS_NOT_CREATED);
+}
+
+static void a_proxy_that_the_environment_names(void)
+{
+    const char *variable = ca_file != NULL ? "HTTPS_PROXY" : "HTTP_PROXY";
+
+    CHECK(SetEnvironmentVariableA(variable, proxy));
+    add_once(config_through("env"), "env-1", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    /* Nothing listens there, and nobody is sent there. */
+    CHECK(SetEnvironmentVariableA(variable, "http://127.0.0.1:1"));
+    CHECK(SetEnvironmentVariableA("NO_PROXY", "bank.example, 127.0.0.0/8"));
+    add_once(config_through("env"), "env-2", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    CHECK(SetEnvironmentVariableA(variable, NULL));
+    CHECK(SetEnvironmentVariableA("NO_PROXY", NULL));
+}
+
+static void write_token(const char *file, const char *text)
+{
+    FILE *stream = fopen(file, "wb");
+
+    CHECK(stream != NULL);
+    CHECK(fprintf(stream, "\xef\xbb\xbf%s\r\n", text) > 0);
+    CHECK(fclose(stream) == 0);
+}
+
+static void a_token_from_a_file(void)
+{
+    const char *file = "token.txt";
+    char *configuration = config_without_token(base_url);
+    arctos_client *client;
+
+    write_token(file, "an-old-token");
+    CHECK(arctos_json_set_text(&configuration, "/token_file", file) == ARCTOS_OK);
+    client = new_client(configuration);
+    add(client, "file-1", NULL, ARCTOS_FORBIDDEN, ARCTOS_NOT_CREATED);
+    write_token(file, token);
+    add(client, "file-2", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    arctos_client_free(client);
+    CHECK(DeleteFileA(file));
+}
+
+static void diagnosed(char *configuration, arctos_code code)
+{
+    arctos_client *client = new_client(configuration);
+    char *answer = NULL;
+    char *value = NULL;
+    arctos_code told = arctos_client_diagnose(client, &answer);
+
+    if (told != code) {
+        fprintf(stderr, "should be %s: %s\n", arctos_code_name(code), answer != NULL ? answer : "no answer");
+        exit(1);
+    }
+    CHECK(arctos_json_get(answer, "/steps/8/step", &value) == ARCTOS_OK);
+    CHECK(strcmp(value, "library") == 0);
+    arctos_free(value);
+    arctos_free(answer);
+    arctos_client_free(client);
+}
+
+static void what_stands_in_the_way(void)
+{
+    diagnosed(config(base_url), ARCTOS_OK);
+    diagnosed(config_through(proxy), ARCTOS_OK);
+    diagnosed(config_through("http://127.0.0.1:1"), ARCTOS_CONNECT);
+    diagnosed(config_without_token(base_url), ARCTOS_FORBIDDEN);
+}
+
 static void misuse(void)
 {
     arctos_client *client = new_client(config(base_url));
@@ -379,6 +473,10 @@ static const struct {
     {"a call that waits holds up nobody", a_call_that_waits_holds_up_nobody, 0},
     {"a connection that is kept and a try that is repeated", a_connection_that_is_kept_and_a_try_that_is_repeated, 0},
     {"calls that are cancelled", calls_that_are_cancelled, 0},
+    {"a proxy with a password", a_proxy_with_a_password, 0},
+    {"a proxy that the environment names", a_proxy_that_the_environment_names, 0},
+    {"a token from a file", a_token_from_a_file, 0},
+    {"what stands in the way", what_stands_in_the_way, 0},
     {"misuse", misuse, 0},
 };
 
@@ -387,10 +485,11 @@ int main(int count, char **arguments)
     WSADATA winsock;
     size_t index;
 
-    CHECK(count == 3 || count == 4);
+    CHECK(count == 4 || count == 5);
     base_url = arguments[1];
     token = arguments[2];
-    ca_file = arguments[3];
+    proxy = arguments[3];
+    ca_file = arguments[4];
     /* A case that hangs has told its name by then. */
     setvbuf(stdout, NULL, _IONBF, 0);
     CHECK(WSAStartup(MAKEWORD(2, 2), &winsock) == 0);

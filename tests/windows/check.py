@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Builds the library for 64-bit Windows and calls it under wine, against the sandbox, over http and https.
+"""Builds the library for 64-bit Windows and calls it under wine, against the sandbox, over http and https, with and
+without a proxy.
 
 `make check-windows` runs it. Where a tool is not installed it names the tool and ends with 0; where CI is "true" it
 ends with 1, as it does when anything is wrong.
@@ -7,15 +8,20 @@ ends with 1, as it does when anything is wrong.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -43,6 +49,7 @@ SYSTEM_DLLS = {
     "userenv.dll",
     "ws2_32.dll",
 }
+PROXY_USER = "branch:pass word@1"
 # Long enough for a busy machine, short enough to notice that something hangs.
 PATIENCE = 180
 
@@ -138,6 +145,59 @@ def wine(folder: Path) -> Iterator[Mapping[str, str]]:
         subprocess.run(["wineserver", "-w"], env=environment)
 
 
+class Tunnel(socketserver.BaseRequestHandler):
+    """Opens a way by CONNECT to whoever has the password."""
+
+    def handle(self) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = self.request.recv(4096)
+            if not piece:
+                return
+            head += piece
+        lines = head.decode("ascii").split("\r\n")
+        method, _, place = lines[0].rpartition(" ")[0].partition(" ")
+        password = base64.b64encode(PROXY_USER.encode()).decode()
+        if method != "CONNECT" or f"Proxy-Authorization: Basic {password}" not in lines:
+            self.request.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            return
+        host, _, port = place.rpartition(":")
+        with socket.create_connection((host, int(port))) as server:
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=self.pass_on, args=(server, self.request))
+            back.start()
+            self.pass_on(self.request, server)
+            back.join()
+
+    @staticmethod
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            # One side has ended the connection, and so does the other.
+            for end in (source, sink):
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+@contextmanager
+def proxy() -> Iterator[str]:
+    """A proxy with a password; what a client is told to find it."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            user = quote(PROXY_USER, safe=":")
+            yield f"http://{user}@127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
 def run_under_wine(command: Command, folder: Path, environment: Mapping[str, str]) -> str:
     """Runs a Windows program that must succeed, in the folder, and gives what it printed."""
     # A file, since the processes that wine leaves behind would keep a pipe open.
@@ -186,8 +246,8 @@ def check() -> None:
         program = build_program(folder, libraries)
         with wine(folder) as environment:
             for ca_file in (None, folder / "ca.pem"):
-                with Sandbox(server, ca_file) as sandbox:
-                    command = [program.name, sandbox.base_url, TOKEN] + ([ca_file.name] if ca_file else [])
+                with Sandbox(server, ca_file) as sandbox, proxy() as way:
+                    command = [program.name, sandbox.base_url, TOKEN, way] + ([ca_file.name] if ca_file else [])
                     printed = run_under_wine(command, folder, environment)
                     calls = check_outcomes(printed, sandbox)
                     print(f"{sandbox.transport} under wine: {calls} calls ended as they should", flush=True)
