@@ -37,9 +37,6 @@ pub(crate) struct Fields<'a> {
     pub attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
-    /// Host and port of the proxy whose address it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +66,9 @@ struct Line<'a> {
     out_task_num: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
+    /// The one that the call goes through, host and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<&'a str>,
     elapsed_ms: u64,
     #[serde(flatten)]
     fields: Fields<'a>,
@@ -159,6 +159,7 @@ pub(crate) fn write<'a>(call: &Call, level: Level, event: &'static str, fields: 
         call_id: call.id(),
         out_task_num: call.number(),
         host: call.host(),
+        proxy: call.proxy(),
         elapsed_ms: u64::try_from(call.elapsed().as_millis()).unwrap_or(u64::MAX),
         fields: fields(),
     };

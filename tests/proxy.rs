@@ -992,10 +992,12 @@ fn the_log_names_the_proxy_and_not_its_password() {
     }
     unsafe { (arctos().set_log)(None, ptr::null_mut(), 0) };
     let lines = LINES.lock().expect("no panic under it").clone();
+    let events: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for proxy in proxies {
-        // One for each tunnel.
-        let of_it = lines.iter().filter(|line| line.contains(&format!("\"proxy\":\"{proxy}\""))).count();
-        assert!(of_it >= 2, "{of_it} lines of {proxy}: {lines:#?}");
+        let told =
+            |name: &str| events.iter().filter(|event| event["event"] == name && event["proxy"] == *proxy).count();
+        let counts = ["attempt", "failure", "retry", "connect", "answer"].map(told);
+        assert_eq!(counts, [4, 1, 1, 2, 2], "{proxy}: {lines:#?}");
     }
     for line in &lines {
         for text in [MARKER, ENCODED, TOKEN] {

@@ -66,8 +66,7 @@ impl Target {
         let (socket, address) = self.connect(call, self.addresses(call)?)?;
         self.tunnel(call, &socket)?;
         let stream = self.secure(call, socket)?;
-        let proxy = call.proxy();
-        call.log(Level::Detail, "connect", || Fields { address: Some(address), proxy, ..Fields::default() });
+        call.log(Level::Detail, "connect", || Fields { address: Some(address), ..Fields::default() });
         Ok(stream)
     }
 

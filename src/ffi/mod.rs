@@ -514,9 +514,9 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
 /// return: an exception or longjmp out of it ends the process. It must not fork. Events that it causes itself are not
 /// told.
 ///
-/// A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "elapsed_ms" (since the
-/// function was entered), "attempt", "address", "proxy", "http_status", "code", "name", "outcome", "pause_ms", "field" and
-/// "note". New keys may come.
+/// A line has "time", "level", "event", and where they apply "call_id", "out_task_num", "host", "proxy" (its host and
+/// port), "elapsed_ms" (since the function was entered), "attempt", "address", "http_status", "code", "name", "outcome",
+/// "pause_ms", "field" and "note". New keys may come.
 ///
 /// | event | level | what happened |
 /// |---|---|---|
