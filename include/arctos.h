@@ -307,7 +307,7 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
  *
  * Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread; with proxy "env" or roots "system" no other
  * thread of the program may change the environment meanwhile, for nothing guards it. Decisions 29 to 33 of
- * docs/contract.md.
+ * docs/contract.md; docs/network.md leads from the text of an error to the key that ends it.
  *
  *     const char *config = "{\"base_url\":\"https://arctos.bank.example\",\"token\":\"the-token\"}";
  *     arctos_client *client = NULL;
@@ -320,7 +320,8 @@ ARCTOS_API arctos_outcome_code ARCTOS_CALL arctos_outcome(arctos_code code, cons
 ARCTOS_API arctos_code ARCTOS_CALL arctos_client_new(const char *config_json, arctos_client **client, char **answer);
 
 /**
- * Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
+ * Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets, and all
+ * that HTTP and TLS kept of them; docs/network.md says what is not the library's to wipe.
  *
  * `client`: NULL is fine; a client that was released before, or any other pointer, is ignored. Any thread.
  *

@@ -185,7 +185,7 @@ pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char
 ///
 /// Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread; with proxy "env" or roots "system" no other
 /// thread of the program may change the environment meanwhile, for nothing guards it. Decisions 29 to 33 of
-/// docs/contract.md.
+/// docs/contract.md; docs/network.md leads from the text of an error to the key that ends it.
 ///
 ///     const char *config = "{\"base_url\":\"https://arctos.bank.example\",\"token\":\"the-token\"}";
 ///     arctos_client *client = NULL;
@@ -224,7 +224,8 @@ pub unsafe extern "C" fn arctos_client_new(
     unsafe { border(Purpose::Local, answer, work) }
 }
 
-/// Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets.
+/// Releases a client. Returns at once: calls that are in flight finish, and the last of them wipes the secrets, and all
+/// that HTTP and TLS kept of them; docs/network.md says what is not the library's to wipe.
 ///
 /// `client`: NULL is fine; a client that was released before, or any other pointer, is ignored. Any thread.
 ///
