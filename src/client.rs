@@ -13,7 +13,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
-use crate::credential::{Credential, LogIn, NoToken, Source};
+use crate::credential::{LogIn, NoToken};
 use crate::failure::{Failure, Said, Verdict};
 use crate::log::{Fields, Level};
 use crate::mask::mask;
@@ -36,7 +36,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A client of one server. Any number of threads may use it at once.
 pub struct Client {
     config: Config,
-    credential: Credential,
     connection: Connection,
     cancels: Arc<Cancels>,
 }
@@ -57,11 +56,9 @@ impl Client {
     /// # Errors
     /// [`Code::BadConfig`], with everything that is wrong.
     pub fn new(config: &str) -> Result<Client, Failure> {
-        let mut config = Config::read(config)?;
+        let config = Config::read(config)?;
         let connection = Connection::new(&config)?;
-        let source = std::mem::replace(&mut config.source, Source::Caller);
-        let credential = Credential::new(source, config.token.take());
-        Ok(Client { config, credential, connection, cancels: Cancels::new() })
+        Ok(Client { config, connection, cancels: Cancels::new() })
     }
 
     /// The configuration in force as JSON, secrets masked.
@@ -75,7 +72,7 @@ impl Client {
     /// [`Code::BadArgument`] for a token that is empty or that no header can carry, and for a client that gets its
     /// tokens by itself; the old one stays.
     pub fn set_token(&self, token: &str) -> Result<(), Failure> {
-        self.credential.set(token)
+        self.config.credential.set(token)
     }
 
     /// Makes an appointment: the server's answer, byte for byte.
@@ -112,7 +109,7 @@ impl Client {
     /// [`Client::diagnose`] within a call that has begun.
     pub(crate) fn examine(&self, call: &Rc<Call>) -> Result<String, Failure> {
         self.enter(call, &Options::default());
-        diagnose::run(call, &self.config, &self.connection, &self.credential)
+        diagnose::run(call, &self.config, &self.connection)
     }
 
     /// Ends every call that is in flight. Later ones are not affected.
@@ -188,20 +185,18 @@ impl Client {
     /// Tries until it is done, or until another try would do no good or could do harm.
     fn carry_out(&self, call: &Rc<Call>, request: &Request) -> Result<Zeroizing<String>, Failure> {
         let _scope = call.enter();
-        let mut at_hand = self.credential.at_hand()?;
+        let mut at_hand = self.config.credential.at_hand()?;
         // The one refusal that another token may mend.
         let mut refusal: Option<(Secret, Failure)> = None;
         loop {
             call.attempt();
+            let refused = refusal.as_ref().map(|(token, _)| token);
             let token = match at_hand.take() {
                 Some(token) => Ok(token),
-                None => {
-                    let refused = refusal.as_ref().map(|(token, _)| token);
-                    self.credential.another(call, refused, |login| self.log_in(call, login))
-                }
+                None => self.config.credential.another(call, refused, |login| self.log_in(call, login)),
             };
             let failure = match token {
-                Ok(token) => match self.attempt(call, request, &token, refusal.as_ref().map(|(token, _)| token)) {
+                Ok(token) => match self.attempt(call, request, &token, refused) {
                     Ok(body) => return Ok(body),
                     Err(failure) if refusal.is_none() && self.is_refusal(call, &failure) => {
                         call.log(Level::Warning, "refused", || Fields {
@@ -261,7 +256,7 @@ impl Client {
     /// went out refuses none.
     fn is_refusal(&self, call: &Call, failure: &Failure) -> bool {
         call.sent()
-            && call.status().is_some_and(|status| self.credential.renews_on(status))
+            && call.status().is_some_and(|status| self.config.credential.renews_on(status))
             && failure.of_last_try().1 == Some(Outcome::NotCreated)
     }
 
@@ -284,16 +279,9 @@ impl Client {
 
     /// The token in the answer to a log-in.
     fn token_of(&self, call: &Call, mut answer: Answer, login: &LogIn) -> Result<Secret, Failure> {
-        if let Some(cause) = unasked(call) {
-            return Err(Failure::stopped(call, &cause));
-        }
-        let max = self.config.max_response_bytes;
         let pointer = &login.token_pointer;
-        // 503 is no matter of doubt here: a log-in makes nothing.
-        let (code, meaning, body) = match call.status().map(|status| contract::status(status, true)) {
-            Some(Status::Decided(verdict)) => {
-                call.hurry(REST);
-                let body = answer.whole(call, max).ok();
+        let (code, meaning, body) = match self.hear(call, &mut answer)? {
+            Heard::Decided(verdict, body) => {
                 let status = call.status().unwrap_or_default();
                 match verdict.code {
                     Code::Forbidden | Code::Rejected => (Code::Forbidden, format!("refused it (HTTP {status})"), body),
@@ -301,25 +289,22 @@ impl Client {
                     code => (code, verdict.meaning, body),
                 }
             }
-            Some(Status::Success) | None => {
-                let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
-                match json::string_at(&body, pointer) {
-                    Ok(token) => match Secret::token(&token) {
-                        Ok(token) => return Ok(token),
-                        // Its own words may be the token.
-                        Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}"), None),
-                    },
-                    Err(failure) if failure.code() == Code::NoValue => {
-                        // Where the server says that it worked, its own words may be the token.
-                        let refused = !matches!(contract::envelope(&body, false), Envelope::Made { .. });
-                        let meaning = format!("gave no token at {pointer}, by which it refused it");
-                        (Code::Forbidden, meaning, Some(body).filter(|_| refused))
-                    }
-                    Err(failure) => {
-                        (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()), None)
-                    }
+            Heard::Body(body) => match json::string_at(&body, pointer) {
+                Ok(token) => match Secret::token(&token) {
+                    Ok(token) => return Ok(token),
+                    // Its own words may be the token.
+                    Err(problem) => (Code::BadResponse, format!("gave a token at {pointer} that {problem}"), None),
+                },
+                Err(failure) if failure.code() == Code::NoValue => {
+                    // Where the server says that it worked, its own words may be the token.
+                    let refused = !matches!(contract::envelope(&body, false), Envelope::Made { .. });
+                    let meaning = format!("gave no token at {pointer}, by which it refused it");
+                    (Code::Forbidden, meaning, Some(body).filter(|_| refused))
                 }
-            }
+                Err(failure) => {
+                    (Code::BadResponse, format!("gave an answer that cannot be read: {}", failure.message()), None)
+                }
+            },
         };
         let message = body.as_deref().and_then(|body| contract::message(body));
         let server_message = message.and_then(|message| {
@@ -329,6 +314,23 @@ impl Client {
         // Its body may hold a token somewhere else.
         let said = Said { retry_after_ms: answer.retry_after_ms(), server_message, server_body: None };
         Err(Failure::answered(call, Verdict { code, outcome: Outcome::NotCreated, meaning }, said))
+    }
+
+    /// Reads an answer as far as it tells something; the error is the lack of one.
+    fn hear(&self, call: &Call, answer: &mut Answer) -> Result<Heard, Failure> {
+        if !call.sent() && call.status().is_some() {
+            // An answer to a request of which nothing went out is no answer to it.
+            let cause = Cause::Broken("it was answered before the request was sent".to_owned());
+            return Err(Failure::stopped(call, &call.cause().unwrap_or(cause)));
+        }
+        let max = self.config.max_response_bytes;
+        let status = call.status().map(|status| contract::status(status, self.config.retry_503));
+        // A complete head decides, whatever became of the rest.
+        if let Some(Status::Decided(verdict)) = status {
+            call.hurry(REST);
+            return Ok(Heard::Decided(verdict, answer.whole(call, max).ok()));
+        }
+        answer.whole(call, max).map(Heard::Body).map_err(|cause| Failure::stopped(call, &cause))
     }
 
     /// Whether a failure may pass, and trying again makes nothing twice.
@@ -353,8 +355,8 @@ impl Client {
     ) -> Result<Vec<Zeroizing<String>>, NoMemory> {
         let proxy = self.config.proxy.iter().filter_map(|proxy| proxy.credentials.as_ref());
         let secrets = tokens.chain(proxy.flat_map(|credentials| [&credentials.password, &credentials.basic]));
-        let secrets = memory::collect(secrets.map(|secret| memory::join(&[secret.expose()])))?;
-        for secret in secrets.into_iter().chain(self.credential.private()?.into_iter().map(Ok)) {
+        let secrets = secrets.map(|secret| memory::join(&[secret.expose()]));
+        for secret in secrets.chain(self.config.credential.private()?.into_iter().map(Ok)) {
             let secret = secret?;
             if !texts.contains(&secret) {
                 memory::push(&mut texts, secret)?;
@@ -372,29 +374,18 @@ impl Client {
         numbered: bool,
         private: impl FnOnce() -> Result<Vec<Zeroizing<String>>, NoMemory>,
     ) -> Result<Zeroizing<String>, Failure> {
-        if let Some(cause) = unasked(call) {
-            return Err(Failure::stopped(call, &cause));
-        }
-        let max = self.config.max_response_bytes;
-        // A complete head decides, whatever became of the rest.
-        let (verdict, body, message) = match call.status().map(|status| contract::status(status, self.config.retry_503))
-        {
-            Some(Status::Decided(verdict)) => {
-                call.hurry(REST);
-                let body = answer.whole(call, max).ok();
+        let (verdict, body, message) = match self.hear(call, &mut answer)? {
+            Heard::Decided(verdict, body) => {
                 let message = body.as_deref().and_then(|body| contract::message(body));
                 (verdict, body, message)
             }
-            Some(Status::Success) | None => {
-                let body = answer.whole(call, max).map_err(|cause| Failure::stopped(call, &cause))?;
-                match contract::envelope(&body, numbered) {
-                    Envelope::Made { warning } => {
-                        report(call, warning);
-                        return Ok(body);
-                    }
-                    Envelope::Not(verdict, message) => (verdict, Some(body), message),
+            Heard::Body(body) => match contract::envelope(&body, numbered) {
+                Envelope::Made { warning } => {
+                    report(call, warning);
+                    return Ok(body);
                 }
-            }
+                Envelope::Not(verdict, message) => (verdict, Some(body), message),
+            },
         };
         // Where there is no memory for what no document may repeat, none of the server's words are.
         let private = private().ok();
@@ -410,10 +401,11 @@ impl Client {
     }
 }
 
-/// An answer to a request of which nothing went out is no answer to it.
-fn unasked(call: &Call) -> Option<Cause> {
-    let broken = || Cause::Broken("it was answered before the request was sent".to_owned());
-    (!call.sent() && call.status().is_some()).then(|| call.cause().unwrap_or_else(broken))
+/// What came for a request.
+enum Heard {
+    /// A head that decides by itself, and the body if it could be had.
+    Decided(Verdict, Option<Zeroizing<String>>),
+    Body(Zeroizing<String>),
 }
 
 /// Tells the log of an answer that is a success. Decision 9: a warning is one.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::address::{self, Base};
 use crate::code::Code;
 use crate::contract;
-use crate::credential::{self, LogIn, Source};
+use crate::credential::{self, Credential, LogIn, Source};
 use crate::failure::{Failure, Problem};
 use crate::json;
 use crate::keys::Keys;
@@ -45,14 +45,11 @@ const KEYS: [&str; 18] = [
     "keep_bodies",
 ];
 const LOGIN_KEYS: [&str; 4] = ["path", "body", "token_pointer", "refresh_on"];
-const LOGIN_PLACES: [&str; 4] = ["login.path", "login.body", "login.token_pointer", "login.refresh_on"];
 
 /// A client's configuration, checked.
 pub(crate) struct Config {
     pub base: Base,
-    pub token: Option<Secret>,
-    /// Where other tokens come from.
-    pub source: Source,
+    pub credential: Credential,
     pub proxy: Option<Arc<Proxy>>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
@@ -117,7 +114,7 @@ impl Config {
         let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
         let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("configuration", problem)]))?;
         let mut problems = Vec::new();
-        let deeper = [&tls::settings::PLACES[..], &LOGIN_PLACES].concat();
+        let deeper = [("tls.", &tls::settings::KEYS[..]), ("login.", &LOGIN_KEYS)];
         let mut keys = Keys::new("", object, &KEYS, &deeper, &mut problems);
         let allow_http = keys.boolean("allow_http", false);
         let base = keys.base_url(allow_http);
@@ -182,15 +179,15 @@ impl Config {
             keep_bodies,
         };
         let in_force = serde_json::to_string(&in_force).expect("the configuration can be written as JSON");
+        let source = match (token_file, login) {
+            (Some(path), _) => Source::File(path),
+            (None, Some(login)) => Source::LogIn(login),
+            (None, None) => Source::Caller,
+        };
         let own = concat!("arctos/", env!("CARGO_PKG_VERSION"));
         Ok(Config {
             base,
-            token,
-            source: match (token_file, login) {
-                (Some(path), _) => Source::File(path),
-                (None, Some(login)) => Source::LogIn(login),
-                (None, None) => Source::Caller,
-            },
+            credential: Credential::new(source, token),
             proxy: proxy.map(Arc::new),
             timeout: Duration::from_millis(timeout_ms),
             connect_timeout: Duration::from_millis(connect_timeout_ms),

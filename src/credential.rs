@@ -288,8 +288,7 @@ pub(crate) fn read(path: &Path) -> Result<Secret, String> {
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err("is no regular file".to_owned());
     }
-    // Never moved as it grows, for that would leave a copy.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_FILE + 64));
+    let mut bytes = Zeroizing::new(Vec::new());
     file.take(LONGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > LONGEST_FILE {
         return Err(format!("is longer than {LONGEST_FILE} bytes"));

@@ -10,8 +10,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::call::{Call, Cause};
 use crate::config::Config;
@@ -23,8 +21,8 @@ use advice::Way;
 
 /// A clock that is wrong by more than this, in milliseconds, is worth a word: certificates and tokens end by it.
 const CLOCK_MS: i64 = 60_000;
-/// A certificate that ends within so many days is worth a word, while there is time to renew it.
-const ENDS_SOON_DAYS: i64 = 14;
+/// A certificate that ends within so long is worth a word, while there is time to renew it.
+const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// How a step ended.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -161,12 +159,7 @@ impl Diagnosis<'_> {
 ///
 /// # Errors
 /// That of the first step that failed, with all of them.
-pub(crate) fn run(
-    call: &Rc<Call>,
-    config: &Config,
-    connection: &Connection,
-    credential: &Credential,
-) -> Result<String, Failure> {
+pub(crate) fn run(call: &Rc<Call>, config: &Config, connection: &Connection) -> Result<String, Failure> {
     #[derive(Serialize)]
     struct Answer {
         steps: Vec<Step>,
@@ -177,7 +170,7 @@ pub(crate) fn run(
     call.connect_within(config.connect_timeout);
     let mut diagnosis = Diagnosis { call, steps: Vec::new(), failure: None };
     reach(&mut diagnosis, config, connection);
-    token(&mut diagnosis, credential);
+    token(&mut diagnosis, &config.credential);
     let version = crate::VERSION;
     let mut found = Found::new(format!("libarctos {version} for {OS} on {ARCH}"));
     found.more.version = Some(version);
@@ -297,24 +290,21 @@ fn about(shown: &Shown) -> More {
     More { chain, root, public, inspected, ..More::default() }
 }
 
-fn date(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
+/// The time since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Whether today is between the dates of each.
 fn are_in_time(chain: &[Certificate]) -> bool {
-    let now = OffsetDateTime::now_utc();
-    let good = |one: &Certificate| {
-        date(&one.not_before).is_none_or(|from| from <= now) && date(&one.not_after).is_none_or(|until| now <= until)
-    };
-    chain.iter().all(good)
+    let now = now();
+    chain.iter().all(|one| one.valid.0 <= now && now <= one.valid.1)
 }
 
 /// When the server's own certificate ends, where that is soon.
 fn ends_soon(chain: &[Certificate]) -> Option<&str> {
-    let ends = &chain.first()?.not_after;
-    let days = (date(ends)? - OffsetDateTime::now_utc()).whole_days();
-    (days < ENDS_SOON_DAYS).then_some(ends)
+    let leaf = chain.first()?;
+    (leaf.valid.1.saturating_sub(now()) < ENDS_SOON).then_some(&leaf.not_after)
 }
 
 /// How this machine's clock stands to the server's, which tells whole seconds.

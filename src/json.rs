@@ -180,7 +180,7 @@ fn contents(scalar: &str) -> Result<Option<Text<'_>>, NoMemory> {
 
 /// What stands between the quotes of a string of JSON, without its escapes.
 fn unescaped(inside: &str) -> Result<Option<Zeroizing<String>>, NoMemory> {
-    // No escape is shorter than what it stands for, so that nothing is left behind by memory that grows.
+    // No escape is shorter than what it stands for.
     let mut text = Zeroizing::new(String::new());
     text.try_reserve_exact(inside.len())?;
     let mut rest = inside;

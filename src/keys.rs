@@ -21,19 +21,21 @@ pub(crate) struct Keys<'a, 'p> {
 
 impl<'a, 'p> Keys<'a, 'p> {
     /// Takes the members, and notes those that are unknown or stand twice; `deeper` are known names that belong
-    /// elsewhere. An unknown key's value is not shown: it may be a secret under a misspelled name.
+    /// elsewhere, with their place. An unknown key's value is not shown: it may be a secret under a misspelled name.
     pub(crate) fn new(
         place: &'static str,
         members: Object<'a>,
         known: &[&str],
-        deeper: &[&str],
+        deeper: &[(&str, &[&str])],
         problems: &'p mut Vec<Problem>,
     ) -> Keys<'a, 'p> {
         for (index, (key, _)) in members.0.iter().enumerate() {
             let field = format!("{place}{key}");
             if !known.contains(&key.as_ref()) {
-                let here: Vec<String> = known.iter().map(|name| format!("{place}{name}")).collect();
-                let hints: Vec<&str> = here.iter().map(String::as_str).chain(deeper.iter().copied()).collect();
+                let all = [(place, known)].into_iter().chain(deeper.iter().copied());
+                let all = all.flat_map(|(place, names)| names.iter().map(move |name| format!("{place}{name}")));
+                let all: Vec<String> = all.collect();
+                let hints: Vec<&str> = all.iter().map(String::as_str).collect();
                 let problem = match nearest(&field, &hints) {
                     Some(name) => match name.strip_prefix(place).unwrap_or(name).split_once('.') {
                         Some((outer, inner)) => {
@@ -64,7 +66,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         self.problems.push(problem.value(value.map(str::to_owned)));
     }
 
-    fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
+    pub(crate) fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
         self.problem(key, format!("must be {wanted}, not {}", json::kind(value)));
     }
 

@@ -107,14 +107,10 @@ struct Plain {
 impl Plain {
     /// `None` when there is no memory for it.
     fn of(text: &str) -> Option<Plain> {
-        // Counted first: no piece is left behind by memory that grows.
-        let count = unescaped(text).count();
         let mut plain = Plain { characters: Zeroizing::new(Vec::new()), places: Vec::new() };
-        plain.characters.try_reserve_exact(count).ok()?;
-        plain.places.try_reserve_exact(count).ok()?;
         for (character, place) in unescaped(text) {
-            plain.characters.push(character);
-            plain.places.push(place);
+            memory::push(&mut plain.characters, character).ok()?;
+            memory::push(&mut plain.places, place).ok()?;
         }
         Some(plain)
     }

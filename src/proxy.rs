@@ -93,9 +93,7 @@ fn credentials(text: &str) -> Result<(Credentials, &str), String> {
         if !is_escaped(part) {
             return Err(format!("{FORM}; a % in user or password is written %25"));
         }
-        // Enough for all of it: no piece is left behind by memory that grows.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(part.len()));
-        bytes.extend(percent_decode_str(part));
+        let bytes = Zeroizing::new(percent_decode_str(part).collect::<Vec<u8>>());
         let text = std::str::from_utf8(&bytes).map_err(|_| format!("{FORM}; user or password is not UTF-8"))?;
         if text.contains(char::is_control) {
             return Err(format!("{FORM}; user or password holds a control character"));
@@ -122,8 +120,7 @@ type Variable = Result<Option<Zeroizing<String>>, ()>;
 /// A variable of the environment; an error when it is not UTF-8.
 fn variable(name: &str) -> Variable {
     let Some(value) = env::var_os(name) else { return Ok(None) };
-    let bytes = Zeroizing::new(value.into_encoded_bytes());
-    std::str::from_utf8(&bytes).map(|text| Some(Zeroizing::new(text.to_owned()))).map_err(drop)
+    value.into_string().map(|text| Some(Zeroizing::new(text))).map_err(drop)
 }
 
 /// The proxy that the environment names for a server, unless NO_PROXY does.

@@ -27,7 +27,7 @@ use ureq::http::header::{
 };
 use ureq::http::{Request, Response, Uri, Version};
 use ureq::{Agent, Body};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::call::{Call, Cause};
 use crate::code::Code;
@@ -162,13 +162,8 @@ impl Answer {
         {
             return Err(cause);
         }
-        match String::from_utf8(std::mem::take(&mut *bytes)) {
-            Ok(text) => Ok(Zeroizing::new(text)),
-            Err(error) => {
-                error.into_bytes().zeroize();
-                Err(Cause::Unreadable("it is not UTF-8".to_owned()))
-            }
-        }
+        let text = String::from_utf8(std::mem::take(&mut *bytes));
+        text.map(Zeroizing::new).map_err(|_| Cause::Unreadable("it is not UTF-8".to_owned()))
     }
 
     /// `Retry-After`, seconds or a date, in milliseconds from now.

@@ -72,6 +72,7 @@ impl Probe {
             .body(())
             .map_err(|_| Cause::Unreadable("the request cannot be written".to_owned()))?;
         let agent = Agent::with_parts(self.settings.clone(), Once(Lock::new(Some(stream))), NoResolver);
+        call.phase(Phase::Request);
         let response = agent.run(request).map_err(|error| cause(call, &error));
         call.keep(None);
         let response = response?;
@@ -93,9 +94,6 @@ impl ureq::unversioned::transport::Connector for Once {
     type Out = Wire;
 
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
-        if let Some(call) = crate::call::current() {
-            call.phase(Phase::Request);
-        }
         let stream = self.0.with(Option::take);
         Ok(stream.map(|stream| Wire::new(stream, Arc::new(Pool::new(0)))))
     }

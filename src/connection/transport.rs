@@ -13,7 +13,6 @@ use rustls::{ClientConfig, ClientConnection};
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers as _, ConnectionDetails, NextTimeout, Transport};
-use zeroize::Zeroize;
 
 use super::buffers::{self, Buffers};
 use super::head::{self, Head};
@@ -32,6 +31,7 @@ use crate::sys::{self, Wish};
 use crate::tls;
 
 /// Where a connection leads.
+#[derive(Clone)]
 pub(super) struct Target {
     host: String,
     port: u16,
@@ -58,8 +58,7 @@ impl Target {
     /// The same, with nothing in it that another process may have locked.
     pub(super) fn renewed(&self) -> Target {
         let tls = self.tls.as_ref().map(|(config, name)| (tls::renewed(config), name.clone()));
-        let (host, port, proxy) = (self.host.clone(), self.port, self.proxy.clone());
-        Target { host, port, proxy, user_agent: self.user_agent.clone(), tls }
+        Target { tls, ..self.clone() }
     }
 
     fn open(&self, call: &Call) -> Result<Stream, Cause> {
@@ -362,7 +361,6 @@ impl fmt::Debug for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.request.zeroize();
         let Some(stream) = self.stream.take() else { return };
         let (pool, abort) = (self.pool.clone(), self.abort);
         let part = move |idle| part(stream, abort, idle, &pool);
@@ -452,10 +450,8 @@ impl Wire {
     /// `false` when the server ended the connection in good order.
     fn exchange(&mut self, call: &Rc<Call>) -> Result<bool, Cause> {
         if !self.request.is_empty() {
-            let mut request = std::mem::take(&mut self.request);
-            let sent = self.send(call, &request);
-            request.zeroize();
-            sent?;
+            let request = std::mem::take(&mut self.request);
+            self.send(call, &request)?;
             call.phase(Phase::Answer);
             if self.head_done {
                 return Ok(true);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::c_char;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::Failure;
@@ -13,19 +13,13 @@ use crate::memory::{self, NoMemory};
 
 /// The memory of one text: a block that no caller sees, then the text and its NUL. The block makes `free()` on the
 /// text fail at once instead of on some later day, since allocators keep the size of an allocation, and that of a
-/// text reads as 0 there.
+/// text reads as 0 there. It is wiped as all memory of the library is when it is released.
 struct Text {
     blocks: Vec<u128>,
 }
 
 const BLOCK: usize = size_of::<u128>();
 const HIDDEN: [u8; BLOCK] = *b"ARCTOS\0\0\0\0\0\0\0\0\0\0";
-
-impl Drop for Text {
-    fn drop(&mut self) {
-        self.blocks.zeroize();
-    }
-}
 
 static LIVING: Lock<BTreeMap<usize, Text>> = Lock::new(BTreeMap::new());
 

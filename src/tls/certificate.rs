@@ -34,7 +34,7 @@ pub(crate) struct Certificate {
     pub pin: Option<String>,
     /// The same times since 1970.
     #[serde(skip)]
-    pub(super) valid: (Duration, Duration),
+    pub(crate) valid: (Duration, Duration),
     /// The names of hosts that it is for.
     #[serde(skip)]
     pub(super) names: Vec<String>,

@@ -146,9 +146,7 @@ fn wipe_stack() {
 fn read(path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let file = File::open(path).map_err(unreadable)?;
-    let length = file.metadata().map_err(unreadable)?.len();
-    // Room for all of a file that tells its length: no piece is left behind by memory that grows.
-    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(LONGEST).min(LONGEST) + 1));
+    let mut text = Zeroizing::new(Vec::new());
     file.take(LONGEST as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() > LONGEST { Err(format!("is longer than {} MiB", LONGEST >> 20)) } else { Ok(text) }
 }

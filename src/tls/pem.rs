@@ -73,15 +73,8 @@ impl Block<'_> {
     pub(super) fn der(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         let mut text = Zeroizing::new(Vec::with_capacity(self.body.len()));
         text.extend(self.body.iter().filter(|byte| !byte.is_ascii_whitespace()));
-        // Enough for all of it: no piece is left behind by memory that grows.
-        let mut der = Zeroizing::new(vec![0; text.len() / 4 * 3 + 3]);
-        match STANDARD.decode_slice(&*text, &mut der) {
-            Ok(length @ 1..) => {
-                der.truncate(length);
-                Ok(der)
-            }
-            Ok(0) | Err(_) => Err(format!("is broken PEM in the block that begins at line {}", self.line)),
-        }
+        let der = STANDARD.decode(&*text).map(Zeroizing::new).ok().filter(|der| !der.is_empty());
+        der.ok_or_else(|| format!("is broken PEM in the block that begins at line {}", self.line))
     }
 }
 

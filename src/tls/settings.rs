@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::pin::Pin;
 use super::{Roots, files};
@@ -14,10 +13,8 @@ use crate::failure::Problem;
 use crate::json::{self, Object};
 use crate::keys::Keys;
 
-const KEYS: [&str; 6] = ["roots", "ca_file", "cert_file", "key_file", "min_version", "pins"];
-/// The keys with the name of their object.
-pub(crate) const PLACES: [&str; 6] =
-    ["tls.roots", "tls.ca_file", "tls.cert_file", "tls.key_file", "tls.min_version", "tls.pins"];
+/// The keys, without the name of their object.
+pub(crate) const KEYS: [&str; 6] = ["roots", "ca_file", "cert_file", "key_file", "min_version", "pins"];
 
 /// What is in force, for a log.
 #[derive(Serialize)]
@@ -128,8 +125,8 @@ impl Keys<'_, '_> {
                               certificate (SubjectPublicKeyInfo)";
         const SHOWN: usize = 64;
         let Some(value) = self.get("pins") else { return Vec::new() };
-        let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
-            self.problem("pins", format!("must be an array of strings, not {}", json::kind(value)));
+        let Some(elements) = json::elements(value) else {
+            self.wrong_type("pins", value, "an array of strings");
             return Vec::new();
         };
         if elements.is_empty() {
