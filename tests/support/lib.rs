@@ -17,3 +17,4 @@ pub mod tls;
 pub mod tokens;
 pub mod tools;
 pub mod vectors;
+mod watched;

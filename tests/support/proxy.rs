@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use socket2::{SockRef, Socket};
 use crate::http::find;
 use crate::server::{PATIENCE, bound};
 use crate::sys;
+use crate::watched::Watched;
 
 /// The head that opens a tunnel.
 pub const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -198,35 +199,11 @@ struct State {
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread of the proxy panics while it holds the state")
-    }
-
-    /// Waits until the state says so; `None` when the patience is over.
-    fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
-        let until = Instant::now() + PATIENCE;
-        let mut state = self.lock();
-        loop {
-            if let Some(value) = ready(&mut state) {
-                return Some(value);
-            }
-            let left = until.checked_duration_since(Instant::now())?;
-            state = self.changed.wait_timeout(state, left).expect("as in lock").0;
-        }
-    }
-}
-
 /// A proxy on loopback, on a port that the system gave. A connection without a script of its own is given a tunnel.
 pub struct Proxy {
     address: SocketAddr,
     listener: Arc<TcpListener>,
-    shared: Arc<Shared>,
+    shared: Arc<Watched<State>>,
     accepting: Mutex<Option<JoinHandle<()>>>,
     /// Keeps the port while the proxy is down.
     _reserved: Socket,
@@ -254,7 +231,7 @@ impl Proxy {
             stopping: false,
             threads: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(Watched::new(state));
         let accepting = std::thread::spawn({
             let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
             move || accept(&listener, &shared)
@@ -360,7 +337,7 @@ impl Drop for Proxy {
 }
 
 /// Takes connections until the proxy goes down.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<Watched<State>>) {
     while let Ok((socket, _)) = listener.accept() {
         prepare(&socket);
         let socket = Arc::new(socket);
@@ -399,7 +376,7 @@ impl From<io::Error> for Stop {
 }
 
 struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<Watched<State>>,
     index: usize,
     socket: Arc<TcpStream>,
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::http::{Request, find, success};
 use crate::ledger::Ledger;
 use crate::sys;
+use crate::watched::Watched;
 
 /// How long the server, or a test that waits for it, waits for what must come. Long enough for a busy
 /// machine: nothing is decided by it but that a test fails.
@@ -263,6 +264,7 @@ struct Slot {
 
 #[derive(Default)]
 struct State {
+    tls: Option<Arc<ServerConfig>>,
     scripts: VecDeque<Script>,
     numbered: HashMap<String, Script>,
     always: Option<Script>,
@@ -274,35 +276,10 @@ struct State {
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    tls: Option<Arc<ServerConfig>>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread of the server panics while it holds the state")
-    }
-
-    /// Waits until the state says so; `None` when the patience is over.
-    fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
-        let until = Instant::now() + PATIENCE;
-        let mut state = self.lock();
-        loop {
-            if let Some(value) = ready(&mut state) {
-                return Some(value);
-            }
-            let left = until.checked_duration_since(Instant::now())?;
-            state = self.changed.wait_timeout(state, left).expect("as in lock").0;
-        }
-    }
-}
-
 /// A server on loopback, on a port that the system gave.
 pub struct Server {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<Watched<State>>,
     accepting: Mutex<Option<JoinHandle<()>>>,
     /// Keeps the port while the server is down.
     _reserved: Socket,
@@ -327,7 +304,7 @@ impl Server {
         let host: IpAddr = host.parse().expect("an address");
         let reserved = bound(SocketAddr::new(host, 0));
         let address = reserved.local_addr().expect("an address").as_socket().expect("of the net");
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), tls });
+        let shared = Arc::new(Watched::new(State { tls, ..State::default() }));
         let server = Server { address, shared, accepting: Mutex::default(), _reserved: reserved };
         server.up();
         server
@@ -380,7 +357,7 @@ impl Server {
 
     /// The base URL with another name for the same host.
     pub fn base_url_as(&self, host: &str) -> String {
-        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.shared.lock().tls.is_some() { "https" } else { "http" };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         format!("{scheme}://{host}:{}", self.address.port())
     }
@@ -508,7 +485,7 @@ impl Drop for Server {
 }
 
 /// Takes connections until the server goes down.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<Watched<State>>) {
     loop {
         sys::wait_readable(listener, PATIENCE);
         let mut state = shared.lock();
@@ -521,7 +498,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 /// Takes the connections that wait. Whoever looks at the state does so too: a connection that a client has made
 /// counts whenever the thread that accepts comes to run.
-fn take_connections(shared: &Arc<Shared>, state: &mut State) {
+fn take_connections(shared: &Arc<Watched<State>>, state: &mut State) {
     let Some(listener) = state.listener.clone() else { return };
     loop {
         match listener.accept() {
@@ -532,7 +509,7 @@ fn take_connections(shared: &Arc<Shared>, state: &mut State) {
     }
 }
 
-fn take_connection(shared: &Arc<Shared>, state: &mut State, socket: TcpStream) {
+fn take_connection(shared: &Arc<Watched<State>>, state: &mut State, socket: TcpStream) {
     socket.set_nodelay(true).expect("TCP_NODELAY");
     socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
     let socket = Arc::new(socket);
@@ -541,7 +518,7 @@ fn take_connection(shared: &Arc<Shared>, state: &mut State, socket: TcpStream) {
     let seen = Seen { exchanges: vec![Exchange::default()], fault, ..Seen::default() };
     let index = state.slots.len();
     state.slots.push(Slot { seen, socket: Some(Arc::clone(&socket)), released: false });
-    let tls = shared.tls.as_ref().map(|config| {
+    let tls = state.tls.as_ref().map(|config| {
         let mut tls = ServerConnection::new(Arc::clone(config)).expect("a TLS connection");
         tls.set_buffer_limit(None);
         tls
@@ -569,7 +546,7 @@ impl From<io::Error> for Stop {
 }
 
 struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<Watched<State>>,
     index: usize,
     socket: Arc<TcpStream>,
     tls: Option<ServerConnection>,

@@ -8,8 +8,8 @@ use ::ring::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -190,15 +190,17 @@ impl Authority {
         let mut params = parameters(&[], name);
         may_sign(&mut params);
         let certificate = params.self_signed(&key).expect("a certificate");
-        let file = written(&certificate.pem());
-        let chain = Vec::new();
-        Authority {
-            name: format!("CN={name}"),
-            certificate: certificate.der().clone(),
-            issuer: Issuer::new(params, key),
-            chain,
-            file,
-        }
+        Authority::of(name, certificate, Issuer::new(params, key), Vec::new())
+    }
+
+    fn of(
+        name: &str,
+        certificate: Certificate,
+        issuer: Issuer<'static, KeyPair>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Authority {
+        let (name, file) = (format!("CN={name}"), written(&certificate.pem()));
+        Authority { name, certificate: certificate.der().clone(), issuer, chain, file }
     }
 
     /// An authority of this name whose own certificate is signed by this one.
@@ -213,14 +215,7 @@ impl Authority {
         params.not_after = date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let chain = [&[certificate.der().clone()], self.chain.as_slice()].concat();
-        let file = written(&certificate.pem());
-        Authority {
-            name: format!("CN={name}"),
-            certificate: certificate.der().clone(),
-            issuer: Issuer::new(params, key),
-            chain,
-            file,
-        }
+        Authority::of(name, certificate, Issuer::new(params, key), chain)
     }
 
     /// The authority's name, as people write it.
