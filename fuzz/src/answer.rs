@@ -234,8 +234,12 @@ fn tolerant(body: &[u8]) -> Vec<u8> {
     let mut rest = body;
     let mut whole = Vec::new();
     while let Some((first, after)) = line(rest) {
-        let digits = first.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let size = usize::from_str_radix(&String::from_utf8_lossy(&first[..digits]), 16).unwrap_or(0);
+        // Blanks and a sign before the size do no harm to such a reader.
+        let first = String::from_utf8_lossy(first);
+        let first = first.trim_start();
+        let first = first.strip_prefix('+').unwrap_or(first);
+        let digits = first.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let size = usize::from_str_radix(&first[..digits], 16).unwrap_or(0);
         let (chunk, after) = after.split_at(size.min(after.len()));
         whole.extend_from_slice(chunk);
         if size == 0 {
