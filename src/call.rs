@@ -27,6 +27,22 @@ pub(crate) enum Phase {
     Answer,
     /// Between two tries.
     Pause,
+    /// The journal's file is read or written.
+    #[cfg(feature = "journal")]
+    Journal,
+    /// Another call, of this process or another one, makes the same appointment.
+    #[cfg(feature = "journal")]
+    Elsewhere,
+}
+
+/// Why the appointment may have been made before the try that is in question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// An earlier try of the same call may have made it.
+    Try,
+    /// Another call may have, by what the journal says or does not say.
+    #[cfg(feature = "journal")]
+    Call,
 }
 
 /// Why the connection could not carry a call to its end. The texts are fit for a message: they hold neither the
@@ -87,8 +103,8 @@ pub(crate) struct Call {
     deadline: Cell<Option<(Instant, Limit)>>,
     ticket: OnceCell<Rc<Ticket>>,
     attempts: Cell<u32>,
-    /// Whether a try before this one may have made the appointment.
-    doubtful: Cell<bool>,
+    /// What before this try may have made the appointment.
+    doubt: Cell<Option<Doubt>>,
     id: OnceCell<String>,
     number: OnceCell<String>,
     host: OnceCell<String>,
@@ -162,7 +178,7 @@ impl Call {
             deadline: Cell::new(None),
             ticket: OnceCell::new(),
             attempts: Cell::new(0),
-            doubtful: Cell::new(false),
+            doubt: Cell::new(None),
             id: OnceCell::new(),
             number: OnceCell::new(),
             host: OnceCell::new(),
@@ -227,8 +243,15 @@ impl Call {
 
     /// Waits before the next try; `doubtful` when this one may have made the appointment.
     pub(crate) fn pause(&self, time: Duration, doubtful: bool) -> Result<(), Cause> {
-        self.doubtful.set(self.doubtful.get() || doubtful);
+        if doubtful {
+            self.doubt.set(Some(Doubt::Try));
+        }
         self.this.reset(Phase::Pause);
+        self.sleep(time)
+    }
+
+    /// Waits.
+    pub(crate) fn sleep(&self, time: Duration) -> Result<(), Cause> {
         let until = Instant::now() + time;
         loop {
             self.check()?;
@@ -262,9 +285,14 @@ impl Call {
         }
     }
 
+    /// Whether the caller has cancelled the call.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.ticket.get().is_some_and(|ticket| ticket.is_cancelled())
+    }
+
     /// Whether the call may go on.
     pub(crate) fn check(&self) -> Result<(), Cause> {
-        if self.ticket.get().is_some_and(|ticket| ticket.is_cancelled()) {
+        if self.is_cancelled() {
             return Err(Cause::Cancelled);
         }
         let (until, limit) = self.until();
@@ -352,8 +380,14 @@ impl Call {
         self.attempts.get()
     }
 
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.doubtful.get()
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        self.doubt.get()
+    }
+
+    /// Another call may have made the appointment.
+    #[cfg(feature = "journal")]
+    pub(crate) fn doubt_another(&self) {
+        self.doubt.set(Some(Doubt::Call));
     }
 
     pub(crate) fn sent(&self) -> bool {

@@ -14,7 +14,11 @@ use crate::config::Config;
 use crate::connection::{Answer, Connection};
 use crate::contract::{self, Envelope, Status, Task};
 use crate::credential::{LogIn, NoToken};
+#[cfg(feature = "journal")]
+use crate::failure::Problem;
 use crate::failure::{Failure, Said, Verdict};
+#[cfg(feature = "journal")]
+use crate::journal::{Begun, Journal};
 use crate::log::{Fields, Level};
 use crate::mask::mask;
 use crate::memory::{self, NoMemory};
@@ -38,6 +42,8 @@ pub struct Client {
     config: Config,
     connection: Connection,
     cancels: Arc<Cancels>,
+    #[cfg(feature = "journal")]
+    journal: Option<Journal>,
 }
 
 /// What is sent, the same bytes at each try.
@@ -51,14 +57,28 @@ struct Request<'a> {
 }
 
 impl Client {
-    /// A client from its configuration, a JSON text. Opens no connection.
+    /// A client from its configuration, a JSON text. Opens its journal, and no connection.
     ///
     /// # Errors
     /// [`Code::BadConfig`], with everything that is wrong.
     pub fn new(config: &str) -> Result<Client, Failure> {
         let config = Config::read(config)?;
         let connection = Connection::new(&config)?;
-        Ok(Client { config, connection, cancels: Cancels::new() })
+        #[cfg(feature = "journal")]
+        let journal = match &config.journal {
+            Some(settings) => Some(Journal::open(settings, config.timeout).map_err(|problem| {
+                let problem = Problem::new("journal.file", problem).value(Some(settings.file.display().to_string()));
+                Failure::problems(Code::BadConfig, "the configuration is refused", vec![problem])
+            })?),
+            None => None,
+        };
+        Ok(Client {
+            config,
+            connection,
+            cancels: Cancels::new(),
+            #[cfg(feature = "journal")]
+            journal,
+        })
     }
 
     /// The configuration in force as JSON, secrets masked.
@@ -139,13 +159,69 @@ impl Client {
             let (field, note) = (Some(note.field.as_str()), Some(note.note.as_str()));
             call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
         }
-        #[cfg(feature = "planted-panic")]
-        plant("panic-before-", &task);
         let request = Request { path: contract::PATH, body: &task.body, numbered: true, private: &|| task.private() };
-        let result = self.carry_out(call, &request);
-        #[cfg(feature = "planted-panic")]
-        plant("panic-after-", &task);
-        result
+        let send = || {
+            #[cfg(feature = "planted-panic")]
+            plant("panic-before-", &task);
+            let result = self.carry_out(call, &request);
+            #[cfg(feature = "planted-panic")]
+            plant("panic-after-", &task);
+            result
+        };
+        #[cfg(feature = "journal")]
+        if let Some(journal) = &self.journal {
+            return self.once(call, journal, &task, send);
+        }
+        send()
+    }
+
+    /// Sends unless the journal knows better, and writes into it what came of it.
+    #[cfg(feature = "journal")]
+    fn once(
+        &self,
+        call: &Rc<Call>,
+        journal: &Journal,
+        task: &Task,
+        send: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
+    ) -> Result<Zeroizing<String>, Failure> {
+        // The words of a server to another task, in a failure of this one.
+        let masked = |answer: &str| {
+            let private = self.private(task.private().ok()?, self.config.credential.at_hand().ok()?.iter()).ok()?;
+            mask(&memory::join(&[answer]).ok()?, &private, LONGEST_BODY)
+        };
+        match journal.begin(call, &task.number, &task.body, self.config.server_dedupes, masked)? {
+            Begun::Recorded(answer) => Ok(answer),
+            Begun::Send(pending) => {
+                let result = send().map_err(|failure| failure.of(call));
+                pending.end(&result);
+                result
+            }
+        }
+    }
+
+    /// What the journal has of the client's server, as JSON.
+    ///
+    /// # Errors
+    /// [`Code::BadArgument`] for a filter that is none, or without a journal; [`Code::Journal`].
+    #[cfg(feature = "journal")]
+    pub fn journal_list(&self, filter: &str) -> Result<Zeroizing<String>, Failure> {
+        self.own_journal()?.list(filter, self.config.timeout)
+    }
+
+    /// Tells the journal what became of an appointment; its row as JSON.
+    ///
+    /// # Errors
+    /// [`Code::NoValue`] where the journal has no such row; [`Code::BadArgument`] for a resolution that is none, or that
+    /// contradicts what the journal knows, and without a journal; [`Code::Journal`].
+    #[cfg(feature = "journal")]
+    pub fn journal_resolve(&self, number: &str, resolution: &str) -> Result<Zeroizing<String>, Failure> {
+        self.own_journal()?.resolve(number, resolution, self.config.timeout)
+    }
+
+    #[cfg(feature = "journal")]
+    fn own_journal(&self) -> Result<&Journal, Failure> {
+        let none = || Failure::plain(Code::BadArgument, "the client has no journal: its configuration names none");
+        self.journal.as_ref().ok_or_else(none)
     }
 
     /// [`Client::call`] within a call that has begun.

@@ -95,6 +95,12 @@ codes! {
         "Another HTTP 5xx: the server failed";
     BadResponse = -26, "ARCTOS_BAD_RESPONSE", None, "unknown; created when the server says so but gives no number",
         "The answer is no readable answer of this API, or a redirect, which is never followed";
+    Journal = -30, "ARCTOS_JOURNAL", None, "not created when the journal could be read and says nothing against it; else unknown",
+        "The journal cannot be read or written: nothing was sent now";
+    Unresolved = -31, "ARCTOS_UNRESOLVED", None, "unknown",
+        "The journal holds an earlier try of this out_task_num that may have made it: nothing was sent now";
+    Conflict = -32, "ARCTOS_CONFLICT", None, "what the journal says: created or unknown",
+        "The journal holds this out_task_num with another task: nothing was sent now";
     Internal = -99, "ARCTOS_INTERNAL", None, "by what had gone out",
         "A defect of the library: please report it";
 }

@@ -12,6 +12,8 @@ use crate::code::Code;
 use crate::contract;
 use crate::credential::{self, Credential, LogIn, Source};
 use crate::failure::{Failure, Problem};
+#[cfg(feature = "journal")]
+use crate::journal;
 use crate::json;
 use crate::keys::Keys;
 use crate::memory::{self, NoMemory};
@@ -23,8 +25,13 @@ use crate::{path, tls};
 pub(crate) const LONGEST_MS: u64 = 3_600_000;
 const MOST_BYTES: u64 = 1 << 30;
 const LONGEST_USER_AGENT: usize = 256;
+#[cfg(feature = "journal")]
+const LONGEST_SERVER_ID: usize = 256;
+/// A hundred years.
+#[cfg(feature = "journal")]
+const MOST_DAYS: u64 = 36_525;
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 18 + cfg!(feature = "journal") as usize] = [
     "base_url",
     "allow_http",
     "token",
@@ -43,7 +50,11 @@ const KEYS: [&str; 18] = [
     "connections",
     "idle_timeout_ms",
     "keep_bodies",
+    #[cfg(feature = "journal")]
+    "journal",
 ];
+#[cfg(feature = "journal")]
+const JOURNAL_KEYS: [&str; 3] = ["file", "server_id", "keep_days"];
 const LOGIN_KEYS: [&str; 4] = ["path", "body", "token_pointer", "refresh_on"];
 
 /// A client's configuration, checked.
@@ -64,6 +75,8 @@ pub(crate) struct Config {
     /// Zero: no connection is kept.
     pub idle_timeout: Duration,
     pub keep_bodies: bool,
+    #[cfg(feature = "journal")]
+    pub journal: Option<journal::Settings>,
     /// The configuration in force, for a log.
     pub in_force: String,
 }
@@ -95,6 +108,9 @@ struct InForce<'a> {
     connections: u64,
     idle_timeout_ms: u64,
     keep_bodies: bool,
+    #[cfg(feature = "journal")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<&'a journal::Settings>,
 }
 
 #[derive(Serialize)]
@@ -114,14 +130,18 @@ impl Config {
         let wrong = |problems| Failure::problems(Code::BadConfig, "the configuration is refused", problems);
         let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("configuration", problem)]))?;
         let mut problems = Vec::new();
-        let deeper = [("tls.", &tls::settings::KEYS[..]), ("login.", &LOGIN_KEYS)];
+        let deeper = [
+            ("tls.", &tls::settings::KEYS[..]),
+            ("login.", &LOGIN_KEYS),
+            #[cfg(feature = "journal")]
+            ("journal.", &JOURNAL_KEYS),
+        ];
         let mut keys = Keys::new("", object, &KEYS, &deeper, &mut problems);
         let allow_http = keys.boolean("allow_http", false);
         let base = keys.base_url(allow_http);
         let mut token = keys.secret_token();
         let token_file = keys.token_file(&mut token);
-        let login_members = Some(keys.object("login"))
-            .filter(|_| keys.get("login").is_some_and(|login| json::kind(login) == "an object"));
+        let login_members = keys.given_object("login");
         let proxy = keys.proxy(base.as_ref());
         let sources = ["token", "token_file", "login"].into_iter().filter(|key| keys.get(key).is_some());
         if let [_, others @ ..] = sources.collect::<Vec<_>>().as_slice() {
@@ -141,9 +161,15 @@ impl Config {
         let connections = keys.integer("connections", 8, 1..=1024);
         let idle_timeout_ms = keys.integer("idle_timeout_ms", 4_000, 0..=LONGEST_MS);
         let keep_bodies = keys.boolean("keep_bodies", false);
+        #[cfg(feature = "journal")]
+        let journal_members = keys.given_object("journal");
 
         let login =
             login_members.and_then(|members| log_in(Keys::new("login.", members, &LOGIN_KEYS, &[], &mut problems)));
+        #[cfg(feature = "journal")]
+        let journal = journal_members.and_then(|members| {
+            journal(Keys::new("journal.", members, &JOURNAL_KEYS, &[], &mut problems), base.as_ref())
+        });
         let https = base.as_ref().is_some_and(|base| base.https);
         let tls = tls::settings::read(tls_members, https, &mut problems);
         let Some(base) = base.filter(|_| problems.is_empty()) else {
@@ -177,6 +203,8 @@ impl Config {
             connections,
             idle_timeout_ms,
             keep_bodies,
+            #[cfg(feature = "journal")]
+            journal: journal.as_ref(),
         };
         let in_force = serde_json::to_string(&in_force).expect("the configuration can be written as JSON");
         let source = match (token_file, login) {
@@ -201,6 +229,8 @@ impl Config {
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
             idle_timeout: Duration::from_millis(idle_timeout_ms),
             keep_bodies,
+            #[cfg(feature = "journal")]
+            journal,
             in_force,
         })
     }
@@ -262,6 +292,31 @@ impl Keys<'_, '_> {
             }
         }
     }
+}
+
+/// Where the journal is; `None` when something is wrong with it.
+#[cfg(feature = "journal")]
+fn journal(mut keys: Keys, base: Option<&Base>) -> Option<journal::Settings> {
+    if keys.get("file").is_none() {
+        keys.problem("file", "is missing, and required in journal");
+    }
+    let file = keys.string("file").filter(|file| {
+        let is_path = !file.is_empty() && !file.contains('\0');
+        if !is_path {
+            keys.problem("file", "must be the path of a file");
+        }
+        is_path
+    });
+    let given = keys.string("server_id");
+    if given.as_ref().is_some_and(|id| !journal::is_name(id, LONGEST_SERVER_ID)) {
+        keys.problem("server_id", "must be 1 to 256 bytes without control characters, and not only blanks");
+    }
+    let keep_days = keys.integer("keep_days", 400, 1..=MOST_DAYS);
+    let server_id = match given {
+        Some(given) => given.to_string(),
+        None => base?.url.clone(),
+    };
+    Some(journal::Settings { file: PathBuf::from(file?.as_str()), server_id, keep_days })
 }
 
 /// How to log in; `None` when something is wrong with it.

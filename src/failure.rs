@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::call::{Call, Cause, Limit, Phase, Purpose};
+use crate::call::{Call, Cause, Doubt, Limit, Phase, Purpose};
 use crate::code::Code;
 use crate::memory::{self, NoMemory};
 use crate::outcome::Outcome;
@@ -83,6 +83,9 @@ struct Document {
     server_body: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
+    /// The answer of the server to an earlier call, from the journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded_answer: Option<Box<RawValue>>,
     /// Those of a diagnosis.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Box<RawValue>>,
@@ -132,6 +135,7 @@ impl Failure {
             server_message: None,
             server_body: None,
             problems: Vec::new(),
+            recorded_answer: None,
             steps: None,
             is_final: false,
         }))
@@ -170,6 +174,8 @@ impl Failure {
             Purpose::LogIn => "the request itself had not gone out",
             Purpose::Diagnosis => "no appointment was asked for",
             _ if call.sent() => "the request had gone out",
+            #[cfg(feature = "journal")]
+            _ if phase == Phase::Elsewhere => "nothing was sent now",
             _ => "nothing of the request had gone out",
         };
         let proxy = call.proxy().map(|proxy| format!("the proxy {proxy}"));
@@ -186,6 +192,10 @@ impl Failure {
             Cause::Tls(why) if phase == Phase::Handshake => (Code::Tls, format!("no TLS with {host}: {why}")),
             Cause::Tls(why) => (Code::Tls, format!("TLS with {host} failed: {why}; {gone}")),
             Cause::Deadline(limit) => (Code::Timeout, timeout_message(host, proxy.as_deref(), phase, *limit, gone)),
+            #[cfg(feature = "journal")]
+            Cause::Cancelled if matches!(phase, Phase::Journal | Phase::Elsewhere) => {
+                (Code::Cancelled, format!("the call to {host} was cancelled; nothing was sent now"))
+            }
             Cause::Cancelled if phase == Phase::Pause => {
                 (Code::Cancelled, format!("the call to {host} was cancelled between two tries"))
             }
@@ -214,6 +224,22 @@ impl Failure {
         failure
     }
 
+    /// The failure of a call of which nothing was sent, for the journal stands in the way: with what it says of the
+    /// appointment, and the server's answer where it has one.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded(
+        call: &Call,
+        code: Code,
+        outcome: Outcome,
+        message: String,
+        answer: Option<&str>,
+    ) -> Failure {
+        let mut failure = Failure::plain(code, message);
+        failure.relate(call, outcome);
+        failure.0.recorded_answer = answer.and_then(|answer| serde_json::from_str(answer).ok());
+        failure
+    }
+
     /// The failure of a call in which the library itself failed. Says nothing of the panic's text, which could
     /// hold anything.
     pub(crate) fn internal(call: &Call) -> Failure {
@@ -236,9 +262,15 @@ impl Failure {
             Purpose::Request => "it may have been carried out",
         };
         // Only a success, or a refusal of the only try, is certain.
-        let outcome = if call.is_doubtful() && last == Outcome::NotCreated { Outcome::Unknown } else { last };
+        let before = call.doubt().filter(|_| last == Outcome::NotCreated);
+        let outcome = if before.is_some() { Outcome::Unknown } else { last };
         if outcome == Outcome::Unknown {
-            let by = if last == Outcome::NotCreated { " by an earlier try of this call" } else { "" };
+            let by = match before {
+                None => "",
+                Some(Doubt::Try) => " by an earlier try of this call",
+                #[cfg(feature = "journal")]
+                Some(Doubt::Call) => " by another call",
+            };
             self.0.message.push_str(&format!("; {doubt}{by}"));
         }
         self.0.host = call.host().map(str::to_owned);
@@ -355,6 +387,10 @@ fn timeout_message(host: &str, proxy: Option<&str>, phase: Phase, limit: Limit, 
         (Phase::Request, _) => "the server did not take the request",
         (Phase::Answer, _) => "no whole answer",
         (Phase::Pause, _) => "no further try",
+        #[cfg(feature = "journal")]
+        (Phase::Journal, _) => "the journal was not ready",
+        #[cfg(feature = "journal")]
+        (Phase::Elsewhere, _) => "another call that makes the same appointment did not end",
     };
     format!("{host}: {what} {limit}; {gone}")
 }

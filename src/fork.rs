@@ -4,6 +4,8 @@
 //! for ever, so that whoever forks waits until nobody is behind the gate. What belongs to another module's private
 //! locks (ureq, rustls) and what a child must not use (sockets, threads that it does not have) carries the
 //! generation of its process, and is left alone where that is not the current one.
+//!
+//! What waits for a disk has a gate of its own, which is closed first: until it is, nobody else waits for the fork.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
@@ -11,16 +13,22 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError, RwLock, RwLockWriteGuard};
 
+use once_cell::sync::OnceCell;
+
 use crate::sys;
 
 static GATE: RwLock<()> = RwLock::new(());
+/// The gate of what may take as long as a disk does.
+static SLOW_GATE: RwLock<()> = RwLock::new(());
+/// What puts away, before a fork, what must not go through it.
+static PUT_AWAY: OnceCell<fn()> = OnceCell::new();
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static READY: Once = Once::new();
 
 thread_local! {
-    /// The closed gate, while its thread forks. Nothing has to be dropped, so that a thread that is about to end and
+    /// The closed gates, while their thread forks. Nothing has to be dropped, so that a thread that is about to end and
     /// has dropped all else can still fork.
-    static CLOSED: RefCell<Option<ManuallyDrop<RwLockWriteGuard<'static, ()>>>> = const { RefCell::new(None) };
+    static CLOSED: RefCell<Option<ManuallyDrop<[RwLockWriteGuard<'static, ()>; 2]>>> = const { RefCell::new(None) };
 }
 
 /// Counts the processes from the one that loaded the library: it differs between a parent and its child.
@@ -43,8 +51,12 @@ pub(crate) fn ready(prepare: impl FnOnce()) {
 }
 
 extern "C" fn before() {
+    let slow = SLOW_GATE.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(put_away) = PUT_AWAY.get() {
+        put_away();
+    }
     let closed = GATE.write().unwrap_or_else(PoisonError::into_inner);
-    CLOSED.set(Some(ManuallyDrop::new(closed)));
+    CLOSED.set(Some(ManuallyDrop::new([slow, closed])));
 }
 
 extern "C" fn in_parent() {
@@ -69,6 +81,21 @@ pub(crate) fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Runs work during which nobody forks, and which may wait for a disk, but not come back here.
+#[cfg(feature = "journal")]
+pub(crate) fn undisturbed_slowly<T>(work: impl FnOnce() -> T) -> T {
+    let _open = SLOW_GATE.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Has this called before every fork, while nobody is inside [`undisturbed_slowly`]; the first one stays.
+#[cfg(feature = "journal")]
+pub(crate) fn put_away_before(put_away: fn()) {
+    undisturbed(|| {
+        let _ = PUT_AWAY.set(put_away);
+    });
+}
+
 /// A lock that is open in a child whoever held it, over data that is whole there.
 pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -83,10 +110,10 @@ impl<T> Lock<T> {
     }
 }
 
-/// The sockets that are open, for a child to close.
+/// The sockets and files that are open, for a child to close.
 static OPEN: Lock<Vec<sys::RawSocket>> = Lock::new(Vec::new());
 
-/// Opens a socket that a child closes.
+/// Opens a socket or a file that a child closes.
 pub(crate) fn open<T>(open: impl FnOnce() -> std::io::Result<(T, sys::RawSocket)>) -> std::io::Result<T> {
     OPEN.with(|sockets| {
         sockets.try_reserve(1).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
@@ -96,7 +123,7 @@ pub(crate) fn open<T>(open: impl FnOnce() -> std::io::Result<(T, sys::RawSocket)
     })
 }
 
-/// Closes a socket that was opened so. Its number may be another's at once: it is forgotten in the same breath.
+/// Closes what was opened so. Its number may be another's at once: it is forgotten in the same breath.
 pub(crate) fn close(raw: sys::RawSocket, close: impl FnOnce()) {
     OPEN.with(|sockets| {
         sockets.retain(|open| *open != raw);

@@ -170,7 +170,7 @@ pub(crate) fn string(value: &RawValue) -> Option<Text<'_>> {
 
 /// The contents of a scalar that is a string, borrowed where it has no escapes; `None` for others, and for half a
 /// surrogate pair.
-fn contents(scalar: &str) -> Result<Option<Text<'_>>, NoMemory> {
+pub(crate) fn contents(scalar: &str) -> Result<Option<Text<'_>>, NoMemory> {
     match scalar.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         None => Ok(None),
         Some(inside) if !inside.contains('\\') => Ok(Some(Text::Plain(inside))),
@@ -230,23 +230,31 @@ fn parts(value: &RawValue) -> impl Iterator<Item = (&str, bool)> {
     let mut rest = value.get();
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', '\r', '\n', '{', '}', '[', ']', ',', ':']);
-        let bytes = rest.as_bytes();
-        let mut end = 0;
-        if bytes.first()? == &b'"' {
-            end = 1;
-            while bytes[end] != b'"' {
-                end += if bytes[end] == b'\\' { 2 } else { 1 };
-            }
-            end += 1;
-        } else {
-            while end < bytes.len() && !b" \t\r\n,]}".contains(&bytes[end]) {
-                end += 1;
-            }
+        if rest.is_empty() {
+            return None;
         }
-        let (scalar, after) = rest.split_at(end);
+        let (scalar, after) = first_scalar(rest);
         rest = after;
         Some((scalar, first_byte(after) == Some(b':')))
     })
+}
+
+/// The scalar with which this part of a text that is JSON begins, and what stands behind it.
+pub(crate) fn first_scalar(text: &str) -> (&str, &str) {
+    let bytes = text.as_bytes();
+    let mut end = 0;
+    if bytes.first() == Some(&b'"') {
+        end = 1;
+        while bytes[end] != b'"' {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        end += 1;
+    } else {
+        while end < bytes.len() && !b" \t\r\n,]}".contains(&bytes[end]) {
+            end += 1;
+        }
+    }
+    text.split_at(end)
 }
 
 /// The contents of all [`scalars`] of some values.

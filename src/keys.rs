@@ -145,6 +145,12 @@ impl<'a, 'p> Keys<'a, 'p> {
         }
     }
 
+    /// An object that need not be there.
+    pub(crate) fn given_object(&mut self, key: &str) -> Option<Object<'a>> {
+        let object = self.object(key);
+        self.get(key).filter(|value| json::kind(value) == "an object").map(|_| object)
+    }
+
     pub(crate) fn object(&mut self, key: &str) -> Object<'a> {
         let none = Object(Vec::new());
         let Some(value) = self.get(key) else { return none };

@@ -11,6 +11,7 @@
 //! | `address`, `proxy` | where a server or a proxy is, and what the environment says of proxies |
 //! | `credential`, `secret` | the token and where another one comes from; texts that nobody may see |
 //! | `contract` | the vendor's endpoint: what a task must be, what an answer means |
+//! | `journal` | which appointments were asked for, and what became of them, whatever dies |
 //! | `tls` | whom TLS trusts, and what its errors mean |
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
@@ -35,6 +36,8 @@ mod failure;
 pub mod ffi;
 mod field;
 mod fork;
+#[cfg(feature = "journal")]
+mod journal;
 pub mod json;
 mod keys;
 mod log;

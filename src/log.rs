@@ -153,7 +153,7 @@ pub(crate) fn write<'a>(call: &Call, level: Level, event: &'static str, fields: 
         return;
     }
     let line = Line {
-        time: now(),
+        time: time(OffsetDateTime::now_utc()),
         level,
         event,
         call_id: call.id(),
@@ -179,12 +179,11 @@ pub(crate) fn write<'a>(call: &Call, level: Level, event: &'static str, fields: 
     fork::undisturbed(|| sink.add(-1));
 }
 
-/// The time with its milliseconds, in UTC, by RFC 3339 and always of the same length.
-fn now() -> String {
+/// A time of UTC with its milliseconds, by RFC 3339 and always of the same length.
+pub(crate) fn time(time: OffsetDateTime) -> String {
     const DIGITS: TimePrecision = TimePrecision::Second { decimal_digits: NonZero::new(3) };
     const FORMAT: EncodedConfig = Config::DEFAULT.set_time_precision(DIGITS).encode();
-    let now = OffsetDateTime::now_utc();
     // Cut, and not rounded up to a second 60.
-    let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    now.format(&Iso8601::<FORMAT>).unwrap_or_default()
+    let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
+    time.format(&Iso8601::<FORMAT>).unwrap_or_default()
 }

@@ -288,13 +288,6 @@ fn unknown_keys_are_refused_and_the_closest_known_one_is_named() {
 }
 
 #[test]
-fn keys_of_parts_that_are_not_built_are_refused() {
-    let mut table = Table::new();
-    refuses(&mut table, &one("journal", json!({ "file": "/nowhere" })), &["journal"]);
-    table.finish();
-}
-
-#[test]
 fn a_key_that_stands_twice_is_refused() {
     let mut table = Table::new();
     for (key, value) in [

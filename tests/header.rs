@@ -9,7 +9,7 @@ use arctos_tests::tools::{Host, both, compiler, source, succeed, tool};
 use tempfile::TempDir;
 
 /// What the static library needs of the system besides what the C compiler always links.
-const NATIVE_LIBRARIES: [&str; 0] = [];
+const NATIVE_LIBRARIES: [&str; 1] = ["m"];
 
 const C: [&[&str]; 3] = [&["-std=c89", "-Wno-long-long"], &["-std=c99"], &["-std=c11"]];
 const CXX: [&[&str]; 2] = [&["-std=c++98"], &["-std=c++17"]];
@@ -120,6 +120,9 @@ fn constants_have_their_values() {
         ("ARCTOS_BUSY", BUSY),
         ("ARCTOS_SERVER_ERROR", SERVER_ERROR),
         ("ARCTOS_BAD_RESPONSE", BAD_RESPONSE),
+        ("ARCTOS_JOURNAL", JOURNAL),
+        ("ARCTOS_UNRESOLVED", UNRESOLVED),
+        ("ARCTOS_CONFLICT", CONFLICT),
         ("ARCTOS_INTERNAL", INTERNAL),
     ])
     .into_iter()

@@ -76,7 +76,7 @@ fn ask(queue: &mut Queue, host: &str, port: u16) -> io::Result<Arc<Lookup>> {
     }
     if queue.threads < MOST_THREADS {
         match sys::spawn("arctos-resolver", work) {
-            Ok(()) => queue.threads += 1,
+            Ok(_) => queue.threads += 1,
             // The threads that there are will come to it.
             Err(_) if queue.threads > 0 => {}
             Err(error) => return Err(error),

@@ -175,6 +175,9 @@ pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char
 /// | strict | false | refuses tasks with undocumented fields |
 /// | user_agent | string | put before the library's own |
 /// | keep_bodies | false | puts the server's body into error documents as `server_body` |
+/// | journal.file | string | a file of this machine's disk by which an appointment is made once under its number, whatever dies; made where it is not there. All who make appointments here name the same file |
+/// | journal.server_id | string | whose rows they are; base_url without it. One id for two hosts of one server lets them share their rows |
+/// | journal.keep_days | 400 | how long what is certain is kept, in days, 1 to 36525 |
 ///
 /// What has a dot stands in an object: `"tls":{"roots":"file","ca_file":"/etc/bank/ca.pem"}`.
 ///
@@ -184,8 +187,9 @@ pub unsafe extern "C" fn arctos_outcome(code: arctos_code, answer: *const c_char
 /// secrets as "***", or the error document, whose `problems` lists everything that is wrong.
 ///
 /// Returns ARCTOS_OK, ARCTOS_BAD_CONFIG or ARCTOS_BAD_ARGUMENT. Any thread; with proxy "env" or roots "system" no other
-/// thread of the program may change the environment meanwhile, for nothing guards it. Decisions 29 to 33 of
-/// docs/contract.md; docs/network.md leads from the text of an error to the key that ends it.
+/// thread of the program may change the environment meanwhile, for nothing guards it. Waits at most timeout_ms for a
+/// journal that another program has locked. Decisions 29 to 33 and 35 of docs/contract.md; docs/network.md leads from the
+/// text of an error to the key that ends it, docs/journal.md tells of the journal.
 ///
 ///     const char *config = "{\"base_url\":\"https://arctos.bank.example\",\"token\":\"the-token\"}";
 ///     arctos_client *client = NULL;
@@ -338,11 +342,12 @@ pub unsafe extern "C" fn arctos_client_set_token(
 ///
 /// Returns ARCTOS_OK when the appointment was made. ARCTOS_BAD_ARGUMENT, ARCTOS_BAD_TASK, and ARCTOS_FORBIDDEN when the
 /// client has no token: nothing was sent. ARCTOS_CONNECT, ARCTOS_TLS, ARCTOS_TIMEOUT, ARCTOS_BROKEN and ARCTOS_CANCELLED:
-/// there is no answer. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
+/// there is no answer. ARCTOS_JOURNAL, ARCTOS_UNRESOLVED and ARCTOS_CONFLICT, with a journal: nothing was sent now; the
+/// answer that it has of the same task is handed over as the server's. ARCTOS_FAILED, ARCTOS_FORBIDDEN, ARCTOS_NOT_FOUND, ARCTOS_REJECTED, ARCTOS_BUSY, ARCTOS_SERVER_ERROR and
 /// ARCTOS_BAD_RESPONSE: by the answer. For all of them arctos_outcome tells whether the appointment was made.
 ///
-/// Any thread, any number of calls on one client at once. Decisions 8 to 19, 22, 23 and 27 of docs/contract.md: what may
-/// have been made is not sent again (but see server_dedupes), and nothing is sent after the function has returned.
+/// Any thread, any number of calls on one client at once. Decisions 8 to 19, 22, 23, 27 and 36 to 39 of docs/contract.md:
+/// what may have been made is not sent again (but see server_dedupes), and nothing is sent after the function has returned.
 ///
 ///     char *answer = NULL;
 ///     char *number = NULL;
@@ -430,8 +435,9 @@ pub unsafe extern "C" fn arctos_task_add_with(
 /// `answer`: NULL, or receives a text to be released with arctos_free: the server's answer, byte for byte, or the
 /// error document.
 ///
-/// Returns ARCTOS_OK when the answer's "status" is 1 or 2; no task number is asked for. Otherwise what arctos_task_add
-/// returns except ARCTOS_BAD_TASK: a body that is not JSON is ARCTOS_BAD_ARGUMENT.
+/// Returns ARCTOS_OK when the answer's "status" is 1 or 2; no task number is asked for, and no journal keeps it. Otherwise
+/// what arctos_task_add returns except ARCTOS_BAD_TASK, ARCTOS_JOURNAL, ARCTOS_UNRESOLVED and ARCTOS_CONFLICT: a body that is
+/// not JSON is ARCTOS_BAD_ARGUMENT.
 ///
 /// arctos_outcome tells whether the server carried it out: ARCTOS_CREATED that it did, ARCTOS_UNKNOWN that it may have.
 /// Any thread. Decisions 8 to 19 and 22 to 27 of docs/contract.md.
@@ -507,6 +513,100 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
     unsafe { border(Purpose::Diagnosis, answer, work) }
 }
 
+/// Tells what a client's journal has of its server: what was made, what may have been made, and what is being sent.
+///
+/// `client`: a client with a journal.
+///
+/// `filter_json`: NULL for the first rows of all, or a JSON object in UTF-8:
+///
+/// | key | type | meaning |
+/// |---|---|---|
+/// | outcome | string | "created", "not_created", "unknown" or "sending" |
+/// | since, until | string | started at this time or later; before this one. RFC 3339, with the offset |
+/// | limit | integer | rows at most, 1 to 1000; 100 without it |
+/// | after | string | the `next` of the page before |
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: `{"rows":[...],"next":"..."}`, oldest first, or the
+/// error document. `next` is there when there are more. Each row has out_task_num, outcome, server and started, and
+/// where they apply ended, code, answer (the server's), resolved (when), by and note. Times are in UTC.
+///
+/// A row is "sending" while its call is under way in any process; when that has died, the row is "unknown".
+///
+/// Returns ARCTOS_OK, ARCTOS_BAD_ARGUMENT (also for a client without a journal) or ARCTOS_JOURNAL. Waits at most timeout_ms
+/// for another program that has the file locked. Any thread. Decisions 35 and 40 of docs/contract.md.
+///
+///     char *answer = NULL;
+///     if (arctos_journal_list(client, "{\"outcome\":\"unknown\"}", &answer) == ARCTOS_OK)
+///         printf("to be found out: %s\n", answer);
+///     arctos_free(answer);
+///
+/// # Safety
+/// `filter_json` is NULL or a NUL-terminated text; `answer` is NULL or may be written to.
+#[cfg(feature = "journal")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_journal_list(
+    client: *mut arctos_client,
+    filter_json: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        client.journal_list(unsafe { optional(filter_json, "filter_json") }?.unwrap_or("{}"))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Local, answer, work) }
+}
+
+/// Tells a client's journal what a person has found out of an appointment that may have been made. From then on
+/// arctos_task_add of the same task hands over the number that was found, or sends.
+///
+/// `client`: a client with a journal. `out_task_num`: the number of the row, in UTF-8.
+///
+/// `resolution_json`: a JSON object in UTF-8; the time is recorded by itself:
+///
+/// | key | type | meaning |
+/// |---|---|---|
+/// | outcome | string | "created" or "not_created" |
+/// | task_num | string | the server's number of what was created, required for that; at most 256 bytes |
+/// | by | string | who found it out, required; at most 128 bytes |
+/// | note | string | how, or anything else; at most 4096 bytes |
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: the row, as of arctos_journal_list, or the error
+/// document.
+///
+/// Returns ARCTOS_OK; ARCTOS_NO_VALUE when there is no such row; ARCTOS_BAD_ARGUMENT for a resolution that is none, a row
+/// that is being sent or says the contrary, and a client without a journal, after all of which the row is as before;
+/// ARCTOS_JOURNAL. Waits at most timeout_ms for another program that has the file locked. Any thread. Decisions 35 and 40
+/// of docs/contract.md.
+///
+///     char *answer = NULL;
+///     const char *found = "{\"outcome\":\"created\",\"task_num\":\"202312210000001\",\"by\":\"m.lin\"}";
+///     if (arctos_journal_resolve(client, "BR0943-187", found, &answer) == ARCTOS_OK)
+///         printf("recorded: %s\n", answer);
+///     arctos_free(answer);
+///
+/// # Safety
+/// `out_task_num` and `resolution_json` are NULL or NUL-terminated texts; `answer` is NULL or may be written to.
+#[cfg(feature = "journal")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_journal_resolve(
+    client: *mut arctos_client,
+    out_task_num: *const c_char,
+    resolution_json: *const c_char,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        let number = unsafe { input(out_task_num, "out_task_num") }?;
+        // SAFETY: the caller's promise.
+        client.journal_resolve(number, unsafe { input(resolution_json, "resolution_json") }?)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Local, answer, work) }
+}
+
 /// Receives the events of the library, from arctos_set_log: `user` is what was given there, `level` is 1 error, 2
 /// warning, 3 information or 4 detail, `line` one JSON object in UTF-8, which is the library's and gone when the function
 /// returns.
@@ -530,6 +630,8 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
 /// | retry | 2 | a try has failed, with this code and outcome, and another follows |
 /// | pause | 3 | before it, this long |
 /// | warning | 2 | a task has a field that is not documented, or the server's status is 2; the appointment goes on |
+/// | recorded | 3 | the journal has the answer of an earlier call, which is handed over; nothing is sent |
+/// | journal | 2 | the server's answer could not be written into the journal, which holds the appointment for unknown from now on |
 /// | cancel | 2 | a call was cancelled |
 /// | failure | 1 | a call has failed: its code, and its outcome over all tries |
 ///

@@ -1,5 +1,5 @@
 //! What is the platform's own: waiting for sockets, what a fork does, starting a thread that is none of the host's
-//! business, and memory.
+//! business, files and their locks, and memory.
 
 mod heap;
 #[cfg(unix)]
@@ -11,6 +11,13 @@ use unix as platform;
 mod windows;
 #[cfg(windows)]
 use windows as platform;
+
+#[cfg(all(unix, feature = "journal"))]
+#[path = "unix_files.rs"]
+pub(crate) mod files;
+#[cfg(all(windows, feature = "journal"))]
+#[path = "windows_files.rs"]
+pub(crate) mod files;
 
 pub(crate) use platform::{RawSocket, at_fork, close, disconnect, is_standard, open, raw, spawn, unsent, wait};
 

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::thread::Thread;
 use std::time::Instant;
 
 use super::{MOST_WAITED, Wish};
@@ -98,7 +99,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Starts a thread on which no signal is delivered: the host's handlers run on the host's threads.
-pub(crate) fn spawn(name: &str, work: fn()) -> io::Result<()> {
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigfillset` fills the set that it is given, and `pthread_sigmask` the old one.
@@ -109,5 +110,5 @@ pub(crate) fn spawn(name: &str, work: fn()) -> io::Result<()> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     // SAFETY: `before` was filled above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    started.map(drop)
+    started.map(|started| started.thread().clone())
 }

@@ -34,7 +34,7 @@ codes! {
     OK = 0; BAD_ARGUMENT = -1; BAD_CONFIG = -2; BAD_TASK = -3; NO_VALUE = -4;
     CONNECT = -10; TLS = -11; TIMEOUT = -12; BROKEN = -13; CANCELLED = -14;
     FAILED = -20; FORBIDDEN = -21; NOT_FOUND = -22; REJECTED = -23; BUSY = -24;
-    SERVER_ERROR = -25; BAD_RESPONSE = -26; INTERNAL = -99;
+    SERVER_ERROR = -25; BAD_RESPONSE = -26; JOURNAL = -30; UNRESOLVED = -31; CONFLICT = -32; INTERNAL = -99;
 }
 
 macro_rules! functions {
@@ -82,6 +82,8 @@ functions! {
     task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     task_check: fn(*const c_char, *mut *mut c_char) -> i32;
     call: fn(Client, *const c_char, *const c_char, *const c_char, *mut *mut c_char) -> i32;
+    journal_list: fn(Client, *const c_char, *mut *mut c_char) -> i32;
+    journal_resolve: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     client_cancel: fn(Client) -> i32;
     call_cancel: fn(Client, *const c_char) -> i32;
     set_log: fn(Option<LogFn>, *mut c_void, i32);
@@ -243,6 +245,18 @@ impl Owned {
     /// `arctos_client_diagnose`.
     pub fn diagnose(&self) -> Reply {
         call(|answer| unsafe { (arctos().client_diagnose)(self.0, answer) })
+    }
+
+    /// `arctos_journal_list`.
+    pub fn journal_list(&self, filter: &str) -> Reply {
+        let filter = c(filter);
+        call(|answer| unsafe { (arctos().journal_list)(self.0, filter.as_ptr(), answer) })
+    }
+
+    /// `arctos_journal_resolve`.
+    pub fn journal_resolve(&self, number: &str, resolution: &str) -> Reply {
+        let (number, resolution) = (c(number), c(resolution));
+        call(|answer| unsafe { (arctos().journal_resolve)(self.0, number.as_ptr(), resolution.as_ptr(), answer) })
     }
 
     /// `arctos_client_set_token`.

@@ -1,0 +1,365 @@
+//! What stands in the file, and what a call or a person makes of it. Everything here runs inside one transaction.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use time::OffsetDateTime;
+
+use super::digest::Digest;
+use super::life;
+use super::store::Trouble;
+use crate::json;
+use crate::outcome::Outcome;
+
+/// The statements of version 1.
+pub(super) const VERSION_1: &str = "
+    CREATE TABLE secret (
+        key BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE appointment (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        server TEXT NOT NULL,
+        out_task_num TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        life INTEGER,
+        started INTEGER NOT NULL,
+        ended INTEGER,
+        code INTEGER,
+        answer TEXT,
+        by TEXT,
+        note TEXT,
+        resolved INTEGER,
+        UNIQUE (server, out_task_num)
+    ) STRICT;
+    CREATE INDEX certain ON appointment (server, coalesce(resolved, ended, started)) WHERE state < 2;
+";
+
+/// Rows that one transaction forgets at most.
+const FORGOTTEN_AT_ONCE: u32 = 1_000;
+
+/// What is written of an appointment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its outcome.
+    Ended(Outcome),
+    /// A call was about to send; whether it still is, its sign of life tells.
+    Sending,
+}
+
+impl State {
+    fn value(self) -> i64 {
+        match self {
+            State::Ended(outcome) => outcome as i64,
+            State::Sending => 3,
+        }
+    }
+
+    fn read(value: i64) -> Result<State, Trouble> {
+        let outcome = Outcome::ALL.into_iter().find(|outcome| *outcome as i64 == value);
+        match outcome {
+            Some(outcome) => Ok(State::Ended(outcome)),
+            None if value == State::Sending.value() => Ok(State::Sending),
+            None => Err(Trouble::damaged(&format!("a row has the state {value}"))),
+        }
+    }
+
+    /// As lists and filters spell it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            State::Ended(outcome) => outcome.word(),
+            State::Sending => "sending",
+        }
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub id: i64,
+    pub out_task_num: String,
+    digest: Vec<u8>,
+    pub state: State,
+    life: Option<i64>,
+    pub started: i64,
+    pub ended: Option<i64>,
+    pub code: Option<i32>,
+    pub answer: Option<String>,
+    pub by: Option<String>,
+    pub note: Option<String>,
+    pub resolved: Option<i64>,
+}
+
+/// How a call stands that wants to send.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It may: its intent is written, in the row of this id. `doubtful`: an earlier call may have made the appointment.
+    Begun { id: i64, doubtful: bool },
+    /// It was made.
+    Made(Row),
+    /// Another call is sending it.
+    Sending,
+    /// It may have been made.
+    Unresolved(Row),
+    /// The number stands for another task.
+    Conflict(Row),
+}
+
+/// What a call wants to send.
+pub(super) struct Intent {
+    pub server: String,
+    pub out_task_num: String,
+    pub digest: Digest,
+    /// Whether a repeat is answered with the first success.
+    pub server_dedupes: bool,
+    /// Rows that ended longer ago are forgotten.
+    pub keep: Duration,
+}
+
+/// How a call ended.
+pub(super) struct Ending {
+    pub id: i64,
+    pub outcome: Outcome,
+    pub code: i32,
+    pub answer: Option<String>,
+}
+
+/// Which rows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    pub server: String,
+    pub state: Option<State>,
+    /// Milliseconds since 1970, from which and before which a row was started.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+    pub limit: usize,
+    /// The last row of the page before.
+    pub after: i64,
+}
+
+/// What a person found out.
+pub(super) struct Resolution {
+    pub server: String,
+    pub out_task_num: String,
+    /// The answer that is recorded, with the task number, where the appointment was made.
+    pub answer: Option<String>,
+    pub by: String,
+    pub note: Option<String>,
+}
+
+/// Why a row cannot be resolved.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// There is none.
+    NoRow,
+    /// What stands there contradicts.
+    Contradiction(&'static str),
+}
+
+/// The rows, within one transaction.
+pub(super) struct Rows<'a> {
+    pub connection: &'a Connection,
+    /// The file that they stand in.
+    pub path: &'a Path,
+}
+
+const COLUMNS: &str = "id, out_task_num, digest, state, life, started, ended, code, answer, by, note, resolved";
+
+impl Rows<'_> {
+    /// How a call stands with what is written; `None` where its intent, or what became of another's, would have to be
+    /// written first. What the outcome is before that goes to `seen`.
+    pub(super) fn look(&self, intent: &Intent, seen: impl FnOnce(Outcome)) -> Result<Option<Standing>, Trouble> {
+        let row = self.find(&intent.server, &intent.out_task_num)?;
+        seen(match row.as_ref().map(|row| row.state) {
+            None => Outcome::NotCreated,
+            Some(State::Ended(outcome)) => outcome,
+            Some(State::Sending) => Outcome::Unknown,
+        });
+        let Some(row) = row.filter(|row| row.state != State::Ended(Outcome::NotCreated)) else { return Ok(None) };
+        let same = row.digest == intent.digest;
+        Ok(match row.state {
+            State::Sending if !self.is_alive(&row)? => None,
+            _ if !same => Some(Standing::Conflict(row)),
+            State::Sending => Some(Standing::Sending),
+            State::Ended(Outcome::Created) => Some(Standing::Made(row)),
+            State::Ended(_) if intent.server_dedupes => None,
+            State::Ended(_) => Some(Standing::Unresolved(row)),
+        })
+    }
+
+    /// Writes the intent of a call, if it may send, within a transaction that writes: nobody else does meanwhile, so that
+    /// a sender that is not alive is dead, and not one that has just written its outcome. `life`: the call's own sign.
+    pub(super) fn begin(&self, intent: &Intent, life: u64, seen: impl FnOnce(Outcome)) -> Result<Standing, Trouble> {
+        if let Some(standing) = self.look(intent, seen)? {
+            return Ok(standing);
+        }
+        let now = now();
+        self.forget(&intent.server, now, intent.keep)?;
+        let Some(mut row) = self.find(&intent.server, &intent.out_task_num)? else {
+            return self.insert(intent, life, now);
+        };
+        if row.state == State::Ended(Outcome::NotCreated) {
+            self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
+            return self.insert(intent, life, now);
+        }
+        if row.digest != intent.digest || !intent.server_dedupes {
+            let unknown = State::Ended(Outcome::Unknown);
+            self.run("UPDATE appointment SET state = ?2, life = NULL WHERE id = ?1", params![row.id, unknown.value()])?;
+            let same = row.digest == intent.digest;
+            row.state = unknown;
+            return Ok(if same { Standing::Unresolved(row) } else { Standing::Conflict(row) });
+        }
+        let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
+        self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;
+        Ok(Standing::Begun { id: row.id, doubtful: true })
+    }
+
+    fn insert(&self, intent: &Intent, life: u64, now: i64) -> Result<Standing, Trouble> {
+        let sql = "INSERT INTO appointment (server, out_task_num, digest, state, life, started)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Intent { server, out_task_num, digest, .. } = intent;
+        self.run(sql, params![server, out_task_num, digest, State::Sending.value(), signed(life), now])?;
+        Ok(Standing::Begun { id: self.connection.last_insert_rowid(), doubtful: false })
+    }
+
+    /// Writes how the call with this sign of life ended.
+    pub(super) fn end(&self, ending: &Ending, life: u64) -> Result<(), Trouble> {
+        let sql = "UPDATE appointment SET state = ?3, life = NULL, ended = ?4, code = ?5, answer = ?6
+            WHERE id = ?1 AND life = ?2";
+        let Ending { id, outcome, code, answer } = ending;
+        let state = State::Ended(*outcome).value();
+        let changed = self.run(sql, params![id, signed(life), state, now(), code, answer])?;
+        if changed == 1 { Ok(()) } else { Err(Trouble::damaged("the row of the call is not there any more")) }
+    }
+
+    /// A page of rows, oldest first, and where the next one begins.
+    pub(super) fn list(&self, filter: &Filter) -> Result<(Vec<Row>, Option<i64>), Trouble> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM appointment WHERE server = ?1 AND id > ?2 AND started >= ?3 AND started < ?4 ORDER BY id"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let (since, until) = (filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX));
+        let mut found = statement.query(params![filter.server, filter.after, since, until])?;
+        let mut rows: Vec<Row> = Vec::new();
+        while let Some(found) = found.next()? {
+            let row = self.settled(read(found)??)?;
+            if filter.state.is_some_and(|state| state != row.state) {
+                continue;
+            }
+            if rows.len() == filter.limit {
+                let next = rows.last().map(|row| row.id);
+                return Ok((rows, next));
+            }
+            rows.push(row);
+        }
+        Ok((rows, None))
+    }
+
+    /// Writes what a person found out.
+    pub(super) fn resolve(&self, resolution: &Resolution) -> Result<Result<Row, Refused>, Trouble> {
+        let Resolution { server, out_task_num, answer, by, note } = resolution;
+        let Some(row) = self.find(server, out_task_num)? else { return Ok(Err(Refused::NoRow)) };
+        let row = self.settled(row)?;
+        let outcome = if answer.is_some() { Outcome::Created } else { Outcome::NotCreated };
+        // What was said before stays, but for who said it.
+        let recorded = match (row.state, row.answer.as_deref().zip(answer.as_deref())) {
+            (State::Sending, _) => return refused("is being sent now: wait for what becomes of it"),
+            (State::Ended(Outcome::Created), _) if outcome != Outcome::Created => {
+                return refused("is recorded as created");
+            }
+            (State::Ended(Outcome::Created), Some((recorded, said))) if number(recorded) != number(said) => {
+                return refused("is recorded as created, with another task number");
+            }
+            (State::Ended(Outcome::NotCreated), _) if outcome != Outcome::NotCreated => {
+                return refused("is recorded as not created");
+            }
+            (State::Ended(Outcome::Unknown), _) => answer.as_ref(),
+            _ => row.answer.as_ref().or(answer.as_ref()),
+        };
+        let state = State::Ended(outcome).value();
+        let sql = "UPDATE appointment SET state = ?2, life = NULL, answer = ?3, by = ?4, note = ?5, resolved = ?6
+            WHERE id = ?1";
+        self.run(sql, params![row.id, state, recorded, by, note, now()])?;
+        match self.find(server, out_task_num)? {
+            Some(row) => Ok(Ok(row)),
+            None => Err(Trouble::damaged("a row that was just written is not there")),
+        }
+    }
+
+    /// Drops rows that were certain longer ago than `keep`. What is not certain stays, however old.
+    fn forget(&self, server: &str, now: i64, keep: Duration) -> Result<(), Trouble> {
+        let before = now.saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
+        // States below 2 are the certain ones; so it is written in the index.
+        let sql = "DELETE FROM appointment WHERE id IN (
+            SELECT id FROM appointment
+            WHERE server = ?1 AND state < 2 AND coalesce(resolved, ended, started) < ?2
+            ORDER BY coalesce(resolved, ended, started) LIMIT ?3)";
+        self.run(sql, params![server, before, FORGOTTEN_AT_ONCE])?;
+        Ok(())
+    }
+
+    fn find(&self, server: &str, number: &str) -> Result<Option<Row>, Trouble> {
+        let sql = format!("SELECT {COLUMNS} FROM appointment WHERE server = ?1 AND out_task_num = ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement.query_row(params![server, number], read).optional()?.transpose()
+    }
+
+    /// The row as it counts: what a dead sender left is unknown.
+    fn settled(&self, mut row: Row) -> Result<Row, Trouble> {
+        if row.state == State::Sending && !self.is_alive(&row)? {
+            row.state = State::Ended(Outcome::Unknown);
+        }
+        Ok(row)
+    }
+
+    fn is_alive(&self, row: &Row) -> Result<bool, Trouble> {
+        let Some(life) = row.life.and_then(|life| u64::try_from(life).ok()) else { return Ok(false) };
+        life::is_alive(self.path, life).map_err(|error| Trouble::of_system("its signs of life", &error))
+    }
+
+    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, Trouble> {
+        Ok(self.connection.prepare_cached(sql)?.execute(values)?)
+    }
+}
+
+fn refused<T>(why: &'static str) -> Result<Result<T, Refused>, Trouble> {
+    Ok(Err(Refused::Contradiction(why)))
+}
+
+fn read(row: &rusqlite::Row) -> rusqlite::Result<Result<Row, Trouble>> {
+    let state = match State::read(row.get(3)?) {
+        Ok(state) => state,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
+    Ok(Ok(Row {
+        id: row.get(0)?,
+        out_task_num: row.get(1)?,
+        digest: row.get(2)?,
+        state,
+        life: row.get(4)?,
+        started: row.get(5)?,
+        ended: row.get(6)?,
+        code: row.get(7)?,
+        answer: row.get(8)?,
+        by: row.get(9)?,
+        note: row.get(10)?,
+        resolved: row.get(11)?,
+    }))
+}
+
+/// The task number of an answer.
+fn number(answer: &str) -> Option<String> {
+    json::get(answer, "/info/task_num").ok().map(|number| number.to_string())
+}
+
+/// SQLite's numbers have a sign. The offsets of signs of life have 62 bits.
+fn signed(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or_default()
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+}

@@ -1,0 +1,327 @@
+//! The file: what it must be, and one connection of SQLite to it.
+//!
+//! Nothing here waits for another program: who finds the file locked says so, and tries again from outside, where
+//! neither a fork nor another call waits for it.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+
+use super::digest::KEY_LENGTH;
+use super::life;
+use super::rows::{self, Rows};
+use crate::sys::files::{self, Identity};
+
+/// What the header of an SQLite file says whose it is: "arct".
+const APPLICATION: u32 = 0x6172_6374;
+/// The statements that lead from one version of the file to the next, from nothing on.
+const MIGRATIONS: [&str; 1] = [rows::VERSION_1];
+/// The version of this library's files.
+const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// What stands in the way of the file.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    pub kind: Kind,
+    /// What is wrong with the file, to stand behind its path.
+    why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Another program is inside: it is asked again soon.
+    Busy,
+    /// It may pass when somebody does something about it.
+    Passing,
+    /// The file is not what it should be.
+    Lasting,
+}
+
+impl Trouble {
+    pub(super) fn damaged(what: &str) -> Trouble {
+        Trouble { kind: Kind::Lasting, why: format!("is damaged, and left as it is: {what}") }
+    }
+
+    /// The system refuses something of the file.
+    pub(super) fn of_system(what: &str, error: &io::Error) -> Trouble {
+        Trouble { kind: Kind::Passing, why: format!("cannot be used: {what}: {error}") }
+    }
+
+    pub(super) fn passing(why: &str) -> Trouble {
+        Trouble { kind: Kind::Passing, why: why.to_owned() }
+    }
+
+    fn lasting(why: impl Into<String>) -> Trouble {
+        Trouble { kind: Kind::Lasting, why: why.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.why)
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Trouble {
+        // SQLite's own words name tables and columns, and never what stands in them.
+        let rusqlite::Error::SqliteFailure(code, ref words) = error else {
+            return Trouble::damaged(&error.to_string());
+        };
+        let extended = code.extended_code;
+        match code.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                Trouble { kind: Kind::Busy, why: "is locked by another program".to_owned() }
+            }
+            ErrorCode::DiskFull => Trouble::passing("cannot be written: the disk is full"),
+            ErrorCode::ReadOnly => Trouble::passing("may not be written"),
+            ErrorCode::PermissionDenied | ErrorCode::CannotOpen => Trouble::passing("cannot be opened"),
+            ErrorCode::OutOfMemory => Trouble::passing("cannot be used: there is no memory for it"),
+            ErrorCode::SystemIoFailure => Trouble::passing(&format!(
+                "cannot be written or read: the system refuses it, for want of room or by a fault of the disk (SQLite {extended})"
+            )),
+            _ => Trouble::damaged(words.as_deref().unwrap_or(&code.to_string())),
+        }
+    }
+}
+
+/// A file that may be a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Without symbolic links.
+    pub path: PathBuf,
+    identity: Identity,
+}
+
+impl Place {
+    /// Looks whether a path may be a journal, and makes an empty file where there is none.
+    pub(super) fn prepare(given: &Path) -> Result<Place, Trouble> {
+        let path = match given.canonicalize() {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(given)?,
+            Err(error) => return Err(Trouble::of_system("its path", &error)),
+        };
+        let folder = path.parent().ok_or_else(|| Trouble::lasting("names no file"))?;
+        refuse_share(folder)?;
+        let about = path.metadata().map_err(|error| Trouble::of_system("the file", &error))?;
+        if !about.is_file() {
+            return Err(Trouble::lasting("is no file"));
+        }
+        if files::names(&about) > 1 {
+            return Err(Trouble::lasting(
+                "has several names (hard links), of which each would have a journal of its own",
+            ));
+        }
+        let identity = Identity::of(&path).map_err(|error| Trouble::of_system("the file", &error))?;
+        check_header(&path)?;
+        life::prepare(&path, &about).map_err(|error| Trouble::of_system("its signs of life", &error))?;
+        Ok(Place { path, identity })
+    }
+
+    /// Whether the file is still the one that has its name.
+    fn check(&self) -> Result<(), Trouble> {
+        if Identity::of(&self.path).is_ok_and(|identity| identity == self.identity) {
+            return Ok(());
+        }
+        Err(Trouble::lasting("was removed or replaced while it is in use"))
+    }
+}
+
+/// Makes the file that is not there.
+fn make(given: &Path) -> Result<PathBuf, Trouble> {
+    if given.symlink_metadata().is_ok() {
+        return Err(Trouble::lasting("is a symbolic link to nothing"));
+    }
+    let name = given.file_name().ok_or_else(|| Trouble::lasting("names no file"))?;
+    let folder = match given.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().map_err(|error| Trouble::of_system("its folder", &error))?;
+    refuse_share(&folder)?;
+    let path = folder.join(name);
+    match files::make_private(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Trouble::of_system("it cannot be made", &error))
+        }
+        _ => match files::sync_folder(&folder) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(Trouble::of_system("its folder", &error)),
+        },
+    }
+}
+
+/// SQLite's log is shared by memory, which ends where the machine does.
+fn refuse_share(folder: &Path) -> Result<(), Trouble> {
+    match files::share(folder) {
+        Ok(None) => Ok(()),
+        Ok(Some(kind)) => Err(Trouble::lasting(format!(
+            "lies on a network share ({kind}), where two machines would not see what the other one writes; it must be on a disk of this machine"
+        ))),
+        Err(error) => Err(Trouble::of_system("its folder", &error)),
+    }
+}
+
+/// What a file says of itself, before SQLite touches it.
+fn check_header(path: &Path) -> Result<(), Trouble> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let trouble = |error: io::Error| Trouble::of_system("the file", &error);
+    let mut header = Vec::new();
+    File::open(path).map_err(trouble)?.take(100).read_to_end(&mut header).map_err(trouble)?;
+    let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    match (number(68), number(60)) {
+        _ if header.is_empty() => Ok(()),
+        (Some(application), Some(version)) if header.starts_with(MAGIC) => check_maker(application, version),
+        _ => Err(Trouble::lasting("is no journal, and left as it is")),
+    }
+}
+
+fn check_maker(application: u32, version: u32) -> Result<(), Trouble> {
+    if application != APPLICATION {
+        return Err(Trouble::lasting("is an SQLite file of another program, and left as it is"));
+    }
+    if version > VERSION {
+        return Err(Trouble::lasting(format!(
+            "was written by a newer version of the library: it has format {version}, and this one knows {VERSION}"
+        )));
+    }
+    Ok(())
+}
+
+/// The connection to the file.
+pub(super) struct Store {
+    /// There until it is dropped.
+    connection: Option<Connection>,
+    place: Place,
+}
+
+impl Store {
+    /// Opens the file; an empty one becomes a journal, one of an older version becomes one of this version.
+    pub(super) fn open(place: &Place) -> Result<Store, Trouble> {
+        place.check()?;
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = files::with_sqlite(|| Connection::open_with_flags(sqlite_path(&place.path), flags))?;
+        let store = Store { connection: Some(connection), place: place.clone() };
+        files::with_sqlite(|| store.set_up())?;
+        Ok(store)
+    }
+
+    fn set_up(&self) -> Result<(), Trouble> {
+        let connection = self.connection();
+        // SQLite opens for reading alone what may not be written.
+        if connection.is_readonly("main")? {
+            return Err(Trouble::passing("may not be written"));
+        }
+        connection.busy_timeout(Duration::ZERO)?;
+        // Who closes last would take the log away from under a host's own SQLite, and under a copy of this library.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let synchronous = if cfg!(feature = "planted-no-sync") { "OFF" } else { "FULL" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        if self.version()? < VERSION {
+            self.migrate()?;
+        }
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(Trouble::lasting("cannot be used: its file system does not let processes share memory"));
+        }
+        Ok(())
+    }
+
+    /// The version of the file, 0 of an empty one.
+    fn version(&self) -> Result<u32, Trouble> {
+        let connection = self.connection();
+        let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+        let (application, version) = (number("application_id")?, number("user_version")?);
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if (application, version, tables) != (0, 0, 0) {
+            check_maker(application, version)?;
+        }
+        Ok(version)
+    }
+
+    /// Leads the file to this version, in one transaction.
+    fn migrate(&self) -> Result<(), Trouble> {
+        self.within(|| {
+            let connection = self.connection();
+            // Another process may have done it meanwhile.
+            let version = self.version()?;
+            for statements in MIGRATIONS.iter().skip(version as usize) {
+                connection.execute_batch(statements)?;
+            }
+            if version == 0 {
+                let mut key = [0_u8; KEY_LENGTH];
+                getrandom::fill(&mut key)
+                    .map_err(|error| Trouble::of_system("random numbers", &io::Error::other(error)))?;
+                connection.execute("INSERT INTO secret (key) VALUES (?1)", params![key])?;
+                connection.pragma_update(None, "application_id", APPLICATION)?;
+            }
+            connection.pragma_update(None, "user_version", VERSION)?;
+            Ok(())
+        })
+    }
+
+    /// The key of the file.
+    pub(super) fn key(&self) -> Result<[u8; KEY_LENGTH], Trouble> {
+        let read = || self.connection().query_row("SELECT key FROM secret", [], |row| row.get(0));
+        Ok(files::with_sqlite(read)?)
+    }
+
+    /// Runs work in one transaction that may write, and commits it; all is undone where anything fails.
+    pub(super) fn write<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.place.check()?;
+        files::with_sqlite(|| self.within(|| work(&self.rows())))
+    }
+
+    /// Runs work that only reads, also while another program writes.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.place.check()?;
+        files::with_sqlite(|| work(&self.rows()))
+    }
+
+    fn within<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let connection = self.connection();
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let done = work().and_then(|done| {
+            connection.execute_batch("COMMIT")?;
+            Ok(done)
+        });
+        if done.is_err() && !connection.is_autocommit() {
+            // Where this fails too, the connection is closed, which undoes it.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        done
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Rows { connection: self.connection(), path: &self.place.path }
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("a store has its connection until it is dropped")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        files::with_sqlite(|| drop(self.connection.take()));
+    }
+}
+
+/// The path as SQLite takes it: Windows' long form is none to it.
+fn sqlite_path(path: &Path) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_prefix(r"\\?\")) {
+        Some(plain) if cfg!(windows) => PathBuf::from(plain),
+        _ => path.to_owned(),
+    }
+}
