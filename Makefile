@@ -37,6 +37,7 @@ header: need-rust need-cc
 check: need-rust need-cc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --package arctos --all-targets --no-default-features -- -D warnings
 	$(CARGO) run --locked --quiet --package arctos-header -- --check
 
 check-windows: need-rust need-cc need-python
@@ -53,7 +54,7 @@ fuzz: need-rust need-cc need-python
 
 # All tests, though one fails; what is skipped for want of a tool says so.
 test: build asan need-python
-	$(CARGO) rustc --locked --lib --package arctos --crate-type cdylib --features planted-panic --target-dir target/planted
+	$(CARGO) rustc --locked --lib --package arctos --crate-type cdylib --features planted-panic,planted-no-sync --target-dir target/planted
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 # The library with AddressSanitizer in it, for the tests. Only Rust's nightly toolchain builds it: where that is not

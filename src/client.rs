@@ -111,10 +111,12 @@ impl Client {
         self.post(&Call::start(Purpose::Request), path, body, options)
     }
 
-    /// Closes the connections that are kept, and keeps none from now on: who owns the client lets go of it. Calls in
-    /// flight go on; in a child of fork it may be one of its parent's that never ends.
+    /// Closes the journal and the connections that are kept, and keeps none from now on: who owns the client lets go of
+    /// it. Calls in flight go on; in a child of fork it may be one of its parent's that never ends.
     pub(crate) fn close(&self) {
         self.connection.close();
+        #[cfg(feature = "journal")]
+        self.journal.iter().for_each(Journal::close);
     }
 
     /// What stands between the client and its server, step by step, as JSON. No appointment is asked for, and no token

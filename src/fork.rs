@@ -88,6 +88,13 @@ pub(crate) fn undisturbed_slowly<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// [`undisturbed_slowly`], unless somebody is about to fork.
+#[cfg(feature = "journal")]
+pub(crate) fn undisturbed_at_once<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let _open = SLOW_GATE.try_read().ok()?;
+    Some(work())
+}
+
 /// Has this called before every fork, while nobody is inside [`undisturbed_slowly`]; the first one stays.
 #[cfg(feature = "journal")]
 pub(crate) fn put_away_before(put_away: fn()) {

@@ -652,18 +652,22 @@ fn nothing_of_a_body_stands_in_the_file() {
 
 #[test]
 fn a_journal_that_goes_away_stops_every_call() {
-    for what in ["removed", "replaced"] {
+    let names = ["journal", "journal-wal", "journal-shm"];
+    for (what, name) in ["removed", "replaced"].into_iter().flat_map(|what| names.map(|name| (what, name))) {
         let desk = Desk::new();
         let client = desk.client();
         desk.leave(&client, "BR-1", CREATED);
-        fs::remove_file(desk.file()).expect("a file");
+        let file = desk.folder.path().join(name);
+        fs::remove_file(&file).expect("a file");
         if what == "replaced" {
-            fs::write(desk.file(), b"").expect("a file");
+            fs::write(file, b"").expect("a file");
         }
         let reply = client.add(&task("BR-2"));
         assert_eq!(end(&reply), (JOURNAL, UNKNOWN), "{what}: nobody can tell what stood in it: {reply:?}");
         assert!(reply.json()["message"].as_str().expect("a text").contains("removed or replaced"), "{reply:?}");
+        // And it stays so: what is there now knows less.
         assert_eq!(client.journal_list("{}").code, JOURNAL);
+        assert_eq!(client.add(&task("BR-2")).code, JOURNAL);
         assert_eq!(desk.requests(), 1);
     }
 }

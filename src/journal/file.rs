@@ -21,10 +21,8 @@ use crate::sys;
 
 /// The pauses before a locked file is tried again: the first one, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
-/// How often the thread looks whether there is nobody left.
-const IDLE: Duration = Duration::from_secs(1);
 /// How much longer a caller who has no time left waits for work that has begun, so as to tell its end.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(50);
 
 /// The files in use.
 static FILES: Lock<Vec<Weak<File>>> = Lock::new(Vec::new());
@@ -33,6 +31,8 @@ static FILES: Lock<Vec<Weak<File>>> = Lock::new(Vec::new());
 pub(super) struct File {
     place: Place,
     key: OnceLock<Key>,
+    /// Why the file is another one than before: nothing is asked of it then, for what it would say is less than was known.
+    gone: OnceLock<Trouble>,
     /// Closed before a fork, and opened again when there is work.
     store: Mutex<Option<Store>>,
     queue: Lock<Queue>,
@@ -44,6 +44,8 @@ struct Queue {
     generation: u32,
     jobs: Vec<Arc<Job>>,
     thread: Option<Thread>,
+    /// The clients that have the file open.
+    users: usize,
 }
 
 /// What can be asked of a file.
@@ -72,6 +74,16 @@ pub(super) enum Undone {
     Trouble(Trouble),
     /// The caller has stopped waiting. What was the matter until then, where that is known.
     Stopped(Option<Trouble>),
+}
+
+impl Undone {
+    /// What to tell of it.
+    pub(super) fn trouble(self) -> Trouble {
+        match self {
+            Undone::Trouble(trouble) | Undone::Stopped(Some(trouble)) => trouble,
+            Undone::Stopped(None) => Trouble::passing("did not become ready in time: the disk is slow"),
+        }
+    }
 }
 
 /// One piece of work and how far it is.
@@ -180,18 +192,35 @@ impl File {
             files.retain(|file| file.strong_count() > 0);
             let known = files.iter().filter_map(Weak::upgrade).find(|file| file.place == place);
             known.unwrap_or_else(|| {
-                let queue = Queue { generation: fork::generation(), jobs: Vec::new(), thread: None };
+                let queue = Queue { generation: fork::generation(), jobs: Vec::new(), thread: None, users: 0 };
                 let (store, queue) = (Mutex::new(None), Lock::new(queue));
-                let file = Arc::new(File { place, key: OnceLock::new(), store, queue });
+                let file = Arc::new(File { place, key: OnceLock::new(), gone: OnceLock::new(), store, queue });
                 files.push(Arc::downgrade(&file));
                 file
             })
         });
+        file.queue.with(|queue| queue.users += 1);
         let (opened, _) = file.ask(Work::Open, || (Instant::now() < until).then_some(until));
         match opened {
             Ok(_) => Ok(file),
-            Err(Undone::Trouble(trouble) | Undone::Stopped(Some(trouble))) => Err(trouble),
-            Err(Undone::Stopped(None)) => Err(Trouble::passing("cannot be used: the disk does not answer")),
+            Err(undone) => {
+                file.leave();
+                Err(undone.trouble())
+            }
+        }
+    }
+
+    /// Lets go of the file. Who is the last one closes it, unless somebody is just using it, who does so then. Calls in
+    /// flight may open it once more.
+    pub(super) fn leave(&self) {
+        let (thread, last) = self.queue.with(|queue| {
+            queue.users -= 1;
+            let here = queue.generation == fork::generation();
+            (queue.thread.clone().filter(|_| here), queue.users == 0)
+        });
+        if last {
+            fork::undisturbed_at_once(|| self.store.try_lock().map(|mut store| drop(store.take())));
+            thread.inspect(Thread::unpark);
         }
     }
 
@@ -245,11 +274,6 @@ impl File {
         }
     }
 
-    /// The thread, to be woken by who lets go of the file: it looks whether it is still needed.
-    pub(super) fn thread(&self) -> Option<Thread> {
-        self.queue.with(|queue| queue.thread.clone().filter(|_| queue.generation == fork::generation()))
-    }
-
     /// Puts a job into the queue, and starts the thread where there is none.
     fn submit(self: &Arc<File>, job: Arc<Job>) -> Result<(), Trouble> {
         self.queue.with(|queue| {
@@ -270,7 +294,7 @@ impl File {
         })
     }
 
-    /// What the thread does, until nobody else has the file.
+    /// What the thread does, until no client has the file.
     fn serve(self: Arc<File>) {
         let mut batch: Vec<Arc<Job>> = Vec::new();
         let mut pause = PAUSES[0];
@@ -278,41 +302,44 @@ impl File {
             let ends = self.queue.with(|queue| {
                 batch.append(&mut queue.jobs);
                 batch.retain(|job| job.take_up());
-                let ends = batch.is_empty() && Arc::strong_count(&self) == 1;
+                let ends = batch.is_empty() && queue.users == 0;
                 if ends {
                     queue.thread = None;
                 }
                 ends
             });
             if ends {
-                let closed = fork::undisturbed_slowly(|| catch_unwind(AssertUnwindSafe(|| drop(self.store().take()))));
-                drop(closed);
+                fork::undisturbed_slowly(|| drop(self.store().take()));
                 return;
             }
             if batch.is_empty() {
-                thread::park_timeout(IDLE);
+                thread::park();
                 continue;
             }
-            let attempt = || fork::undisturbed_slowly(|| self.attempt(&batch));
-            let done = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
-                Err(Trouble::passing(
-                    "cannot be used: the library has failed; this is a defect in it, please report it",
-                ))
-            });
-            match done {
-                Err(trouble) if trouble.kind == Kind::Busy => {
-                    self.read(&mut batch, &trouble);
-                    if batch.is_empty() {
-                        continue;
-                    }
-                    thread::park_timeout(pause);
-                    pause = (pause * 2).min(PAUSES[1]);
-                    continue;
-                }
-                Err(trouble) => self.finish(batch.drain(..).map(|job| (job, Err(trouble.clone())))),
-                Ok(results) => self.finish(batch.drain(..).zip(results.into_iter().map(Ok))),
+            self.work(&mut batch);
+            if batch.is_empty() {
+                pause = PAUSES[0];
+            } else {
+                thread::park_timeout(pause);
+                pause = (pause * 2).min(PAUSES[1]);
             }
-            pause = PAUSES[0];
+        }
+    }
+
+    /// Has some jobs done, and keeps those that wait for another program.
+    fn work(&self, batch: &mut Vec<Arc<Job>>) {
+        match self.attempt(batch) {
+            Ok(results) => self.finish(batch.drain(..).zip(results.into_iter().map(Ok))),
+            Err(trouble) if trouble.kind == Kind::Busy => self.read(batch, &trouble),
+            Err(trouble) if batch.len() == 1 => self.finish(batch.drain(..).map(|job| (job, Err(trouble.clone())))),
+            // It may be the trouble of one of them.
+            Err(_) => {
+                for job in std::mem::take(batch) {
+                    let mut alone = vec![job];
+                    self.work(&mut alone);
+                    batch.append(&mut alone);
+                }
+            }
         }
     }
 
@@ -325,9 +352,8 @@ impl File {
     /// Does what need not write, and has the rest wait for who does.
     fn read(&self, batch: &mut Vec<Arc<Job>>, hindrance: &Trouble) {
         for job in std::mem::take(batch) {
-            let attempt = || fork::undisturbed_slowly(|| self.opened(&mut self.store())?.read(|rows| job.read(rows)));
-            match catch_unwind(AssertUnwindSafe(attempt)) {
-                Ok(Ok(Some(done))) => self.finish(std::iter::once((job, Ok(done)))),
+            match self.inside(|store| store.read(|rows| job.read(rows))) {
+                Ok(Some(done)) => self.finish(std::iter::once((job, Ok(done)))),
                 _ => {
                     job.put_back(hindrance);
                     batch.push(job);
@@ -338,14 +364,32 @@ impl File {
 
     /// Does all of some jobs in one transaction, or none.
     fn attempt(&self, batch: &[Arc<Job>]) -> Result<Vec<Done>, Trouble> {
-        let mut store = self.store();
-        let done = self
-            .opened(&mut store)
-            .and_then(|store| store.write(|rows| batch.iter().map(|job| job.run(rows)).collect()));
-        if done.as_ref().is_err_and(|trouble: &Trouble| trouble.kind != Kind::Busy) {
-            *store = None;
-        }
-        done
+        self.inside(|store| store.write(|rows| batch.iter().map(|job| job.run(rows)).collect()))
+    }
+
+    /// Runs work with the connection, while nobody forks. After any trouble but that of a locked file it is closed.
+    fn inside<T>(&self, work: impl FnOnce(&Store) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        fork::undisturbed_slowly(|| {
+            if let Some(trouble) = self.gone.get() {
+                return Err(trouble.clone());
+            }
+            let mut store = self.store();
+            let attempt = AssertUnwindSafe(|| work(self.opened(&mut store)?));
+            let done = catch_unwind(attempt).unwrap_or_else(|_| {
+                Err(Trouble::passing(
+                    "cannot be used: the library has failed; this is a defect in it, please report it",
+                ))
+            });
+            if let Err(trouble) = &done
+                && trouble.kind != Kind::Busy
+            {
+                *store = None;
+                if trouble.kind == Kind::Gone {
+                    self.gone.get_or_init(|| trouble.clone());
+                }
+            }
+            done
+        })
     }
 
     fn store(&self) -> std::sync::MutexGuard<'_, Option<Store>> {
@@ -358,8 +402,7 @@ impl File {
             Some(open) => open,
             None => {
                 let open = Store::open(&self.place)?;
-                let key = open.key()?;
-                self.key.get_or_init(|| Key::new(&key));
+                self.key.get_or_init(|| Key::new(&open.key));
                 open
             }
         };

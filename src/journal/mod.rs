@@ -20,6 +20,7 @@ mod store;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -55,8 +56,9 @@ pub(crate) struct Settings {
 
 /// The journal of one client.
 pub(crate) struct Journal {
-    /// There until it is dropped.
-    file: Option<Arc<File>>,
+    file: Arc<File>,
+    /// Whether it was not closed yet.
+    open: AtomicBool,
     server: String,
     keep: Duration,
 }
@@ -77,7 +79,7 @@ impl Journal {
     pub(crate) fn open(settings: &Settings, timeout: Duration) -> Result<Journal, String> {
         let file = File::open(&settings.file, Instant::now() + timeout).map_err(|trouble| trouble.to_string())?;
         let keep = Duration::from_secs(settings.keep_days * 24 * 60 * 60);
-        Ok(Journal { file: Some(file), server: settings.server_id.clone(), keep })
+        Ok(Journal { file, open: AtomicBool::new(true), server: settings.server_id.clone(), keep })
     }
 
     /// Asks whether a call may send this body under this number, and writes that it does.
@@ -94,7 +96,7 @@ impl Journal {
         mask: impl Fn(&str) -> Option<String>,
     ) -> Result<Begun, Failure> {
         call.phase(Phase::Journal);
-        let file = self.file();
+        let file = &self.file;
         let digest = file.key().map_err(|trouble| self.failure(call, None, &trouble))?.digest(body)?;
         let life = Life::begin(file.path())
             .map_err(|error| self.failure(call, None, &Trouble::of_system("its signs of life", &error)))?;
@@ -113,17 +115,11 @@ impl Journal {
             let standing = match done {
                 Ok(Done::Stands(standing)) => standing,
                 Ok(_) => return Err(Failure::internal(call)),
-                Err(Undone::Trouble(trouble)) => return Err(self.failure(call, seen, &trouble)),
-                Err(Undone::Stopped(_)) if call.is_cancelled() => {
-                    if seen != Some(Outcome::NotCreated) {
-                        call.doubt_another();
-                    }
-                    return Err(Failure::stopped(call, &Cause::Cancelled));
+                // Who waits for another call, or was cancelled, was not stopped by the file.
+                Err(Undone::Stopped(_)) if call.is_cancelled() || call.current_phase() == Phase::Elsewhere => {
+                    return Err(Journal::stopped(call, seen, call.check().err().unwrap_or(Cause::Cancelled)));
                 }
-                Err(Undone::Stopped(trouble)) => {
-                    let slow = || Trouble::passing("did not become ready in time: the disk is slow");
-                    return Err(self.failure(call, seen, &trouble.unwrap_or_else(slow)));
-                }
+                Err(undone) => return Err(self.failure(call, seen, &undone.trouble())),
             };
             let row = match standing {
                 Standing::Begun { id, doubtful } => {
@@ -134,10 +130,7 @@ impl Journal {
                 }
                 Standing::Sending => {
                     call.phase(Phase::Elsewhere);
-                    call.sleep(pause).map_err(|cause| {
-                        call.doubt_another();
-                        Failure::stopped(call, &cause)
-                    })?;
+                    call.sleep(pause).map_err(|cause| Journal::stopped(call, seen, cause))?;
                     pause = (pause * 2).min(longest);
                     continue;
                 }
@@ -155,10 +148,9 @@ impl Journal {
                     let code = Code::BadResponse;
                     return Err(Failure::recorded(call, code, Outcome::Created, message.to_owned(), None));
                 }
-                Standing::Unresolved(row) => {
+                Standing::Unresolved => {
                     let message = "an earlier call for this out_task_num may have made the appointment, and nothing was sent now: find out at the server, and tell the journal by arctos_journal_resolve";
                     let code = Code::Unresolved;
-                    drop(row);
                     return Err(Failure::recorded(call, code, Outcome::Unknown, message.to_owned(), None));
                 }
                 Standing::Conflict(row) => row,
@@ -175,6 +167,14 @@ impl Journal {
         }
     }
 
+    /// The failure of a call that has stopped waiting, and has sent nothing. `seen`: as for [`Journal::failure`].
+    fn stopped(call: &Call, seen: Option<Outcome>, cause: Cause) -> Failure {
+        if seen != Some(Outcome::NotCreated) {
+            call.doubt_another();
+        }
+        Failure::stopped(call, &cause)
+    }
+
     /// The failure of a call of which nothing was sent, since the file stands in the way. `seen`: the outcome that stands
     /// there, if it could be read.
     fn failure(&self, call: &Call, seen: Option<Outcome>, trouble: &Trouble) -> Failure {
@@ -189,20 +189,20 @@ impl Journal {
     }
 
     fn sentence(&self, trouble: &Trouble) -> String {
-        format!("the journal {} {trouble}", self.file().path().display())
+        format!("the journal {} {trouble}", self.file.path().display())
     }
 
-    fn file(&self) -> &Arc<File> {
-        self.file.as_ref().expect("a journal has its file until it is dropped")
+    /// Lets go of the file; calls in flight go on.
+    pub(crate) fn close(&self) {
+        if self.open.swap(false, Ordering::AcqRel) {
+            self.file.leave();
+        }
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let thread = self.file.take().and_then(|file| file.thread());
-        if let Some(thread) = thread {
-            thread.unpark();
-        }
+        self.close();
     }
 }
 
@@ -248,13 +248,10 @@ impl Pending {
             let ending = Ending { id: self.id, outcome, code: code.value(), answer };
             let why = match self.file.ask(Work::End(ending, self.life.clone()), wait).0 {
                 Ok(_) => return,
-                Err(Undone::Trouble(trouble)) => trouble,
-                Err(Undone::Stopped(trouble)) => {
-                    trouble.unwrap_or_else(|| Trouble::passing("did not become ready in time: the disk is slow"))
-                }
+                Err(undone) => undone.trouble(),
             };
             let left = until.saturating_duration_since(Instant::now());
-            if why.kind == Kind::Lasting || left.is_zero() {
+            if matches!(why.kind, Kind::Lasting | Kind::Gone) || left.is_zero() {
                 let note = format!(
                     "the outcome was not written, and counts as unknown: the journal {} {why}",
                     self.file.path().display()

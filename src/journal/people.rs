@@ -9,9 +9,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::file::{Done, Undone, Work};
+use super::file::{Done, Work};
 use super::rows::{Filter, Refused, Resolution, Row, State};
-use super::store::Trouble;
 use super::{Journal, is_name};
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
@@ -114,14 +113,8 @@ impl Journal {
 
     fn ask(&self, work: Work, timeout: Duration) -> Result<Done, Failure> {
         let until = Instant::now() + timeout;
-        let (done, _) = self.file().ask(work, || (Instant::now() < until).then_some(until));
-        done.map_err(|undone| {
-            let trouble = match undone {
-                Undone::Trouble(trouble) | Undone::Stopped(Some(trouble)) => trouble,
-                Undone::Stopped(None) => Trouble::passing("did not become ready in time: the disk is slow"),
-            };
-            Failure::plain(Code::Journal, self.sentence(&trouble))
-        })
+        let (done, _) = self.file.ask(work, || (Instant::now() < until).then_some(until));
+        done.map_err(|undone| Failure::plain(Code::Journal, self.sentence(&undone.trouble())))
     }
 
     fn filter(&self, text: &str) -> Result<Filter, Failure> {

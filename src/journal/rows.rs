@@ -102,7 +102,7 @@ pub(super) enum Standing {
     /// Another call is sending it.
     Sending,
     /// It may have been made.
-    Unresolved(Row),
+    Unresolved,
     /// The number stands for another task.
     Conflict(Row),
 }
@@ -185,7 +185,7 @@ impl Rows<'_> {
             State::Sending => Some(Standing::Sending),
             State::Ended(Outcome::Created) => Some(Standing::Made(row)),
             State::Ended(_) if intent.server_dedupes => None,
-            State::Ended(_) => Some(Standing::Unresolved(row)),
+            State::Ended(_) => Some(Standing::Unresolved),
         })
     }
 
@@ -209,7 +209,7 @@ impl Rows<'_> {
             self.run("UPDATE appointment SET state = ?2, life = NULL WHERE id = ?1", params![row.id, unknown.value()])?;
             let same = row.digest == intent.digest;
             row.state = unknown;
-            return Ok(if same { Standing::Unresolved(row) } else { Standing::Conflict(row) });
+            return Ok(if same { Standing::Unresolved } else { Standing::Conflict(row) });
         }
         let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
         self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Passing,
     /// The file is not what it should be.
     Lasting,
+    /// The file, or what belongs to it, is another one than before: what it said is lost.
+    Gone,
 }
 
 impl Trouble {
@@ -129,7 +131,9 @@ impl Place {
         if Identity::of(&self.path).is_ok_and(|identity| identity == self.identity) {
             return Ok(());
         }
-        Err(Trouble::lasting("was removed or replaced while it is in use"))
+        let name = self.path.file_name().unwrap_or_default().display();
+        let why = format!("cannot be used: {name} was removed or replaced while it is in use");
+        Err(Trouble { kind: Kind::Gone, why })
     }
 }
 
@@ -199,6 +203,10 @@ pub(super) struct Store {
     /// There until it is dropped.
     connection: Option<Connection>,
     place: Place,
+    /// SQLite's log and its index.
+    beside: Vec<Place>,
+    /// The key of the file.
+    pub key: [u8; KEY_LENGTH],
 }
 
 impl Store {
@@ -208,8 +216,19 @@ impl Store {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = files::with_sqlite(|| Connection::open_with_flags(sqlite_path(&place.path), flags))?;
-        let store = Store { connection: Some(connection), place: place.clone() };
+        let (connection, place, key) = (Some(connection), place.clone(), [0; KEY_LENGTH]);
+        let mut store = Store { connection, place, beside: Vec::new(), key };
         files::with_sqlite(|| store.set_up())?;
+        // The log is there from the first reading on.
+        let key = || store.connection().query_row("SELECT key FROM secret", [], |row| row.get(0));
+        store.key = files::with_sqlite(key)?;
+        for ending in ["-wal", "-shm"] {
+            let mut path = store.place.path.as_os_str().to_owned();
+            path.push(ending);
+            let path = PathBuf::from(path);
+            let identity = Identity::of(&path).map_err(|error| Trouble::of_system("SQLite's log", &error))?;
+            store.beside.push(Place { path, identity });
+        }
         Ok(store)
     }
 
@@ -271,22 +290,21 @@ impl Store {
         })
     }
 
-    /// The key of the file.
-    pub(super) fn key(&self) -> Result<[u8; KEY_LENGTH], Trouble> {
-        let read = || self.connection().query_row("SELECT key FROM secret", [], |row| row.get(0));
-        Ok(files::with_sqlite(read)?)
-    }
-
     /// Runs work in one transaction that may write, and commits it; all is undone where anything fails.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        self.place.check()?;
+        self.check()?;
         files::with_sqlite(|| self.within(|| work(&self.rows())))
     }
 
     /// Runs work that only reads, also while another program writes.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        self.place.check()?;
+        self.check()?;
         files::with_sqlite(|| work(&self.rows()))
+    }
+
+    /// Whether all is still in its place: what is written into a file that has lost its name is seen by nobody else.
+    fn check(&self) -> Result<(), Trouble> {
+        std::iter::once(&self.place).chain(&self.beside).try_for_each(Place::check)
     }
 
     fn within<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::http::{Framing, Request, answer, head};
 use crate::proxy::{Proxy, Script as ProxyScript};
@@ -159,6 +159,16 @@ fn in_a_network(version: Version, guest: &Host, run: impl Fn(&mut Command)) {
     let mut reading = with(config(&changing.base_url()), json!({ "token_file": file.path() }));
     reading.as_object_mut().expect("an object").remove("token");
     does(&mut command, "call", "ARCTOS_OK", &reading);
+
+    // With a journal, and once more, of which the server hears nothing.
+    let once = Server::plain();
+    once.always(Script::served());
+    let folder = TempDir::new().expect("a folder");
+    let journal = json!({ "journal": { "file": folder.path().join("journal") } });
+    let keeping = with(config(&once.base_url()), journal);
+    for what in ["call", "threads", "call"] {
+        does(&mut command, what, "ARCTOS_OK", &keeping);
+    }
 
     let identity = Identity { asks_for_certificate: true, ..Identity::right(version) };
     let (tls, pin) = authority.server_with_pin(identity);

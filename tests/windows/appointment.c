@@ -10,6 +10,8 @@
  *
  *     case: a refusal
  *     call: fail-1 not_created -
+ *
+ * With an APPOINTMENT in its environment it makes that one with a journal, and nothing else.
  */
 
 #include <winsock2.h>
@@ -413,6 +415,96 @@ static void a_token_from_a_file(void)
     CHECK(DeleteFileA(file));
 }
 
+static char *config_with_journal(void)
+{
+    char *text = config(base_url);
+
+    CHECK(arctos_json_set(&text, "/journal", "{\"file\":\"journal\"}") == ARCTOS_OK);
+    return text;
+}
+
+static void resolve(arctos_client *client, const char *number, const char *resolution, arctos_code code)
+{
+    char *answer = NULL;
+    arctos_code told = arctos_journal_resolve(client, number, resolution, &answer);
+
+    if (told != code) {
+        fprintf(stderr, "%s: should be %s: %s\n", number, arctos_code_name(code), answer != NULL ? answer : "no answer");
+        exit(1);
+    }
+    arctos_free(answer);
+}
+
+static void an_appointment_once(void)
+{
+    arctos_client *client = new_client(config_with_journal());
+
+    add(client, "journal-1", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    add(client, "journal-1", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    add_once(config_with_journal(), "journal-1", NULL, ARCTOS_OK, ARCTOS_CREATED);
+    add(client, "reset-after-3", NULL, ARCTOS_BROKEN, ARCTOS_UNKNOWN);
+    add(client, "reset-after-3", NULL, ARCTOS_UNRESOLVED, ARCTOS_UNKNOWN);
+    resolve(client, "reset-after-3", "{\"outcome\":\"not_created\"}", ARCTOS_BAD_ARGUMENT);
+    resolve(client, "journal-1", "{\"outcome\":\"not_created\",\"by\":\"a\"}", ARCTOS_BAD_ARGUMENT);
+    resolve(client, "nothing", "{\"outcome\":\"not_created\",\"by\":\"a\"}", ARCTOS_NO_VALUE);
+    arctos_client_free(client);
+}
+
+/* The number that a process of its own makes, and dies meanwhile. */
+static const char *const LOST = "slow-journal-1";
+
+/* Whether the journal has the number, in this state. */
+static int has(arctos_client *client, const char *filter, const char *number)
+{
+    char *answer = NULL;
+    int found;
+
+    CHECK(arctos_journal_list(client, filter, &answer) == ARCTOS_OK);
+    found = strstr(answer, number) != NULL;
+    arctos_free(answer);
+    return found;
+}
+
+static void a_sender_that_dies(void)
+{
+    arctos_client *client = new_client(config_with_journal());
+    STARTUPINFOA startup = {.cb = sizeof startup};
+    PROCESS_INFORMATION child;
+    const int64_t start = now_ms();
+
+    CHECK(SetEnvironmentVariableA("APPOINTMENT", LOST));
+    CHECK(CreateProcessA(NULL, GetCommandLineA(), NULL, NULL, FALSE, 0, NULL, NULL, &startup, &child));
+    CHECK(SetEnvironmentVariableA("APPOINTMENT", NULL));
+    while (!has(client, "{\"outcome\":\"sending\"}", LOST)) {
+        CHECK(now_ms() - start < 60000);
+        Sleep(10);
+    }
+    /* A living one is waited for. */
+    add(client, LOST, "{\"timeout_ms\":300}", ARCTOS_TIMEOUT, ARCTOS_UNKNOWN);
+    CHECK(TerminateProcess(child.hProcess, 1));
+    CHECK(WaitForSingleObject(child.hProcess, INFINITE) == WAIT_OBJECT_0);
+    CHECK(has(client, "{\"outcome\":\"unknown\"}", LOST));
+    add(client, LOST, NULL, ARCTOS_UNRESOLVED, ARCTOS_UNKNOWN);
+    CloseHandle(child.hProcess);
+    CloseHandle(child.hThread);
+    arctos_client_free(client);
+}
+
+static void a_file_that_is_no_journal(void)
+{
+    char *text = config_with_journal();
+    arctos_client *client = NULL;
+    char *answer = NULL;
+
+    write_token("no journal", "text");
+    CHECK(arctos_json_set_text(&text, "/journal/file", "no journal") == ARCTOS_OK);
+    CHECK(arctos_client_new(text, &client, &answer) == ARCTOS_BAD_CONFIG);
+    CHECK(strstr(answer, "journal.file") != NULL);
+    CHECK(DeleteFileA("no journal"));
+    arctos_free(answer);
+    arctos_free(text);
+}
+
 static void diagnosed(char *configuration, arctos_code code)
 {
     arctos_client *client = new_client(configuration);
@@ -476,6 +568,9 @@ static const struct {
     {"a proxy with a password", a_proxy_with_a_password, 0},
     {"a proxy that the environment names", a_proxy_that_the_environment_names, 0},
     {"a token from a file", a_token_from_a_file, 0},
+    {"an appointment once", an_appointment_once, 0},
+    {"a sender that dies", a_sender_that_dies, 0},
+    {"a file that is no journal", a_file_that_is_no_journal, 0},
     {"what stands in the way", what_stands_in_the_way, 0},
     {"misuse", misuse, 0},
 };
@@ -494,6 +589,10 @@ int main(int count, char **arguments)
     setvbuf(stdout, NULL, _IONBF, 0);
     CHECK(WSAStartup(MAKEWORD(2, 2), &winsock) == 0);
     CHECK(arctos_abi_version() == ARCTOS_ABI_VERSION);
+    if (getenv("APPOINTMENT") != NULL) {
+        add_once(config_with_journal(), getenv("APPOINTMENT"), "{\"timeout_ms\":60000}", ARCTOS_OK, ARCTOS_CREATED);
+        return 0;
+    }
     for (index = 0; index < sizeof CASES / sizeof *CASES; index++) {
         if (CASES[index].over_https_only && ca_file == NULL)
             continue;
