@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arctos_tests::api::{
     BAD_ARGUMENT, BAD_CONFIG, BAD_RESPONSE, BROKEN, CANCELLED, CONFLICT, CREATED, FAILED, FORBIDDEN, JOURNAL, NO_VALUE,
-    NOT_CREATED, OK, Owned, REJECTED, Reply, TIMEOUT, UNKNOWN, UNRESOLVED, arctos, c, call, client_new, task,
+    NOT_CREATED, OK, Owned, REJECTED, Reply, TIMEOUT, UNKNOWN, UNRESOLVED, arctos, c, call, client_new, root, task,
 };
 use arctos_tests::http::{Framing, answer, failure_body, success};
 use arctos_tests::server::{PATIENCE, Script, Server, Step};
@@ -710,4 +710,26 @@ fn a_file_that_is_locked_is_waited_for_within_the_deadline() {
         other.execute_batch("COMMIT").expect("the lock ends");
         assert_eq!(waiting.join().expect("no panic").code, OK);
     });
+}
+
+#[test]
+fn a_file_of_version_1_is_read() {
+    let desk = Desk::new();
+    fs::copy(root().join("tests/fixtures/journal-1.sqlite3"), desk.file()).expect("a copy");
+    let client = Owned::new(&desk.config(json!({ "journal": { "file": desk.file(), "server_id": "fixture" } })));
+    let rows = rows(&client, json!({}));
+    assert_eq!(numbers(&rows), ["MADE", "NOT", "OPEN", "FOUND", "DEAD"]);
+    let outcomes: Vec<_> = rows.iter().map(|row| row["outcome"].as_str().expect("a word")).collect();
+    assert_eq!(outcomes, ["created", "not_created", "unknown", "created", "unknown"]);
+    assert_eq!((&rows[3]["by"], &rows[3]["note"]), (&json!("m.lin"), &json!("at the desk")));
+    assert_eq!(rows[3]["resolved"], "2026-11-29T14:41:07.957Z");
+    assert_eq!(client.add(&task("MADE")).json()["info"]["task_num"], "T-MADE");
+    assert_eq!(client.add(&task("FOUND")).json()["info"]["task_num"], "7");
+    assert_eq!(end(&client.add(&other_task("MADE"))), (CONFLICT, CREATED));
+    for number in ["OPEN", "DEAD"] {
+        assert_eq!(end(&client.add(&task(number))), (UNRESOLVED, UNKNOWN));
+    }
+    desk.server.next(Script::served());
+    assert_eq!(client.add(&task("NOT")).code, OK);
+    assert_eq!(desk.requests(), 1);
 }
