@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all build header check check-windows chaos fronts fuzz test asan demo sandbox help clean need-rust need-cc need-python
+.PHONY: all bench build header check check-windows chaos fronts fuzz test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -16,6 +16,7 @@ help:
 	@echo 'make check-windows  build the library for 64-bit Windows and make appointments with it under wine'
 	@echo 'make chaos    many threads against servers that misbehave, for CHAOS_SECONDS (120); CHAOS_SEED repeats a run'
 	@echo 'make fronts   calls through nginx and haproxy that reload, FRONTS_CALLS (120000) of them'
+	@echo 'make bench    what a call costs with a journal and without one, on the disk of BENCH_DIR (target)'
 	@echo 'make fuzz     run the fuzz targets, FUZZ_SECONDS (60) each'
 
 CARGO_HOME ?= $(HOME)/.cargo
@@ -48,6 +49,11 @@ chaos: build
 
 fronts: build
 	FRONTS_CALLS=$${FRONTS_CALLS:-120000} $(CARGO) test --locked --package arctos-tests --test fronts -- --nocapture
+
+bench: build
+	@$${CC:-cc} -std=gnu99 -O2 -Wall -Wextra -Wpedantic -Werror -Iinclude bench/bench.c -Ltarget/release -larctos \
+		-Wl,-rpath,$(CURDIR)/target/release -pthread -o target/arctos-bench
+	@target/arctos-bench
 
 fuzz: need-rust need-cc need-python
 	@CARGO='$(CARGO)' python3 fuzz/run.py

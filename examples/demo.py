@@ -56,21 +56,43 @@ CASES = [
 ]
 
 
+class Day(NamedTuple):
+    """One start of the day of a branch with a journal."""
+
+    title: str
+    exit_code: int
+    # Which of the numbers are made by then.
+    made: tuple[bool, ...]
+    # Which of the unknown ones the operator has found at the server, and which not.
+    found: str | None = None
+    missed: str | None = None
+
+
+# What the branch wants: one is made, one is made and nobody hears of it, one is not made and nobody knows.
+BRANCH = ("demo-day", "reset-after-day", "reset-once-day")
+DAYS = [
+    Day("with a journal", 3, (True, True, False)),
+    Day("the day after", 3, (True, True, False)),
+    Day("looked up", 0, (True, True, True), found="reset-after-day", missed="reset-once-day"),
+    Day("all is known", 0, (True, True, True)),
+]
+
+
 class Failure(Exception):
     """Why the demonstration cannot go on."""
 
 
-def build_c_caller(folder: Path) -> Path:
-    """Compiles the C caller against the built library."""
+def build_c_caller(folder: Path, name: str) -> Path:
+    """Compiles a C caller against the built library."""
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler) is None:
         raise Failure(f"there is no C compiler ({compiler}): install the package gcc")
-    program = folder / "add_task"
-    source = ROOT / "examples" / "c" / "add_task.c"
+    program = folder / name
+    source = ROOT / "examples" / "c" / f"{name}.c"
     command: list[str | Path] = [compiler, "-o", program, source, "-I", ROOT / "include"]
     command += ["-L", LIBRARIES, "-larctos", "-pthread", f"-Wl,-rpath,{LIBRARIES}"]
     if subprocess.run(command).returncode != 0:
-        raise Failure("the C caller could not be compiled; `make build` builds the library that it needs")
+        raise Failure(f"{name}.c could not be compiled; `make build` builds the library that it needs")
     return program
 
 
@@ -171,6 +193,46 @@ def run(command: list[str], sandbox: Sandbox, case: Case, number: str) -> subpro
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
+def start_day(program: Path, sandbox: Sandbox, day: Day, folder: Path) -> bool:
+    """Starts a branch's day in its folder, prints the row, and tells whether all was as it should be."""
+    numbers = [f"{beginning}-{sandbox.transport}" for beginning in BRANCH]
+    task = {"business_id": 15, "task_type": "normal", "branch_code": 943, "room_type": "realtime", "video": True}
+    tasks = [json.dumps({"out_task_num": number, **task}) for number in numbers]
+    (folder / "tasks").write_text("\n".join(tasks), encoding="utf-8")
+    answers: list[str] = []
+    if day.found is not None:
+        number = f"{day.found}-{sandbox.transport}"
+        answers += ["-y", number, *sandbox.task_nums(number)]
+    if day.missed is not None:
+        answers += ["-n", f"{day.missed}-{sandbox.transport}"]
+    command = [str(program), *answers, sandbox.base_url, str(folder / "journal"), "m.lin", str(folder / "tasks")]
+    command += [] if sandbox.ca_file is None else [str(sandbox.ca_file)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "ARCTOS_TOKEN": TOKEN},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    wrong = []
+    if done.returncode != day.exit_code:
+        wrong.append(f"the exit code should be {day.exit_code}")
+    for number, made in zip(numbers, day.made):
+        count = len(sandbox.task_nums(number))
+        if count != int(made):
+            wrong.append(f"the sandbox made {number} {count} times, not {int(made)}")
+    if day.exit_code == 0:
+        all_made = "".join(f"{number} {task_num}\n" for number in numbers for task_num in sandbox.task_nums(number))
+        if done.stdout != all_made:
+            wrong.append(f"standard output should be the numbers alone: {all_made!r}")
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    print_row("C", sandbox.transport, day.title, str(done.returncode), said + [f"WRONG: {what}" for what in wrong])
+    return not wrong
+
+
 def in_words(line: str) -> str:
     """A line of a caller; an event of the log without what does not change."""
     if not line.startswith("{"):
@@ -216,7 +278,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            program = build_c_caller(folder)
+            program, restart = (build_c_caller(folder, name) for name in ("add_task", "restart"))
             with Sandbox(arguments.sandbox, None) as http, Sandbox(arguments.sandbox, folder / "ca.pem") as https:
                 print_row("caller", "over", "what happens", "exit", ["what the program said"])
                 for case in CASES:
@@ -225,6 +287,11 @@ def main() -> int:
                         right &= show("C", c_command(program, sandbox, case, number), sandbox, case, number)
                         number = f"{case.beginning}-python-{sandbox.transport}"
                         right &= show("Python", python_command(sandbox, case, number), sandbox, case, number)
+                for sandbox in (http, https):
+                    branch = folder / sandbox.transport
+                    branch.mkdir()
+                    for day in DAYS:
+                        right &= start_day(restart, sandbox, day, branch)
     except (Failure, subprocess.TimeoutExpired) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

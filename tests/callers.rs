@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arctos_tests::api::{library_path, root};
+use arctos_tests::api::{BROKEN, Owned, library_path, root, task};
 use arctos_tests::tools::{both, cc, compiler, succeed, tool};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -78,7 +78,7 @@ impl Callers {
         let mut search = OsString::from("-Wl,--disable-new-dtags,-rpath,");
         search.push(libraries);
         let mut languages = vec![Language::C, Language::Python];
-        for (name, options) in [("add_task", &["-pthread"][..]), ("diagnose", &[])] {
+        for (name, options) in [("add_task", &["-pthread"][..]), ("diagnose", &[]), ("restart", &[])] {
             let mut command = compiler(&cc());
             command.args(["-std=c89", "-Wno-long-long"]).args(options);
             command.arg(root().join("examples/c").join(name).with_extension("c")).arg(&library).arg(&search);
@@ -700,6 +700,203 @@ fn a_help_desk_uses_the_configuration_of_the_program_in_question() {
         let end = End::of(command.stdout(full));
         assert_eq!((end.exit, &*end.stderr), (Some(NOT_DIAGNOSED), "the steps could not be printed\n"));
     }
+}
+
+/// The program for the start of the day, with a journal and a file of tasks.
+struct Branch<'a> {
+    callers: &'a Callers,
+    sandbox: &'a Sandbox,
+}
+
+impl Branch<'_> {
+    fn journal(&self) -> PathBuf {
+        self.callers.folder.path().join("journal")
+    }
+
+    /// Starts the day with tasks of these numbers, and with what the operator types. The end, what is on standard output,
+    /// and the questions and complaints by line.
+    fn start(&self, options: &[&str], numbers: &[&str], typed: &str) -> (Option<i32>, String, Vec<String>) {
+        let folder = self.callers.folder.path();
+        let tasks: String = numbers.iter().map(|number| task(number) + "\n").collect();
+        fs::write(folder.join("tasks"), tasks).expect("it is written");
+        fs::write(folder.join("typed"), typed).expect("it is written");
+        let mut command = Command::new(folder.join("restart"));
+        command.args(options).arg(&self.sandbox.base_url).arg(self.journal()).arg("m.lin").arg(folder.join("tasks"));
+        command.args(&self.sandbox.ca_file).env("ARCTOS_TOKEN", TOKEN);
+        command.stdin(fs::File::open(folder.join("typed")).expect("it is there"));
+        let End { exit, stdout, stderr } = End::of(&mut command);
+        (exit, stdout, stderr.lines().map(str::to_owned).collect())
+    }
+
+    /// A client of another program of the branch.
+    fn client(&self) -> Owned {
+        let Sandbox { base_url, ca_file, .. } = self.sandbox;
+        let mut config = json!({ "base_url": base_url, "token": TOKEN, "journal": { "file": self.journal() } });
+        if let Some(file) = ca_file {
+            config["tls"] = json!({ "roots": "file", "ca_file": file });
+        }
+        Owned::new(&config)
+    }
+
+    /// What the journal has under a number.
+    fn row(&self, number: &str) -> Value {
+        let rows = self.client().journal_list("{}").json();
+        let row = rows["rows"].as_array().expect("rows").iter().find(|row| row["out_task_num"] == number);
+        row.expect("a row").clone()
+    }
+}
+
+const QUESTION: &str = "  was it made? y and its number at the server, n, or nothing for later: ";
+
+#[test]
+fn at_the_start_of_the_day_a_person_tells_what_became_of_the_unknown() {
+    for tls in [false, true] {
+        let (callers, sandbox) = (Callers::new(), Sandbox::start(tls));
+        let branch = Branch { callers: &callers, sandbox: &sandbox };
+        let numbers = ["plain-1", "reset-after-1", "reset-once-1", "fail-1"];
+        let (exit, stdout, complaints) = branch.start(&[], &numbers, "");
+        let plain = sandbox.made("plain-1").expect("it is made");
+        assert_eq!((exit, &stdout), (Some(MAYBE_MADE), &format!("plain-1 {plain}\n")), "{complaints:?}");
+        let said: Vec<(&str, &str)> =
+            complaints.iter().map(|line| line.split_once(": ").expect("a number and a code")).collect();
+        for (index, (number, code)) in
+            [("reset-after-1", "ARCTOS_BROKEN"), ("reset-once-1", "ARCTOS_BROKEN"), ("fail-1", "ARCTOS_FAILED")]
+                .into_iter()
+                .enumerate()
+        {
+            assert!(said[index].0 == number && said[index].1.starts_with(code), "{complaints:?}");
+        }
+
+        // Nobody is there to answer: nothing is sent again.
+        let (exit, stdout, complaints) = branch.start(&[], &numbers, "");
+        assert_eq!((exit, &stdout), (Some(MAYBE_MADE), &format!("plain-1 {plain}\n")));
+        assert!(complaints[0].starts_with("reset-after-1 is unknown since 20"), "{complaints:?}");
+        assert_eq!(complaints[1], QUESTION);
+        let unresolved = complaints.iter().filter(|line| line.contains(": ARCTOS_UNRESOLVED: "));
+        assert_eq!(unresolved.count(), 2, "{complaints:?}");
+
+        // One has been found at the server, the other one has not.
+        let found = sandbox.made("reset-after-1").expect("it is made");
+        let typed = format!("what?\ny\n{}\ny {found}\nn\n", "x".repeat(1000));
+        let (exit, stdout, complaints) = branch.start(&[], &numbers, &typed);
+        let again = sandbox.made("reset-once-1").expect("it is made");
+        let made = format!("plain-1 {plain}\nreset-after-1 {found}\nreset-once-1 {again}\n");
+        assert_eq!((exit, &stdout), (Some(NOT_MADE), &made), "{complaints:?}");
+        let recorded = [
+            format!("{}reset-after-1: recorded as created, by m.lin", QUESTION.repeat(4)),
+            format!("{QUESTION}reset-once-1: recorded as not created, by m.lin"),
+        ];
+        assert_eq!([&complaints[1], &complaints[3]], [&recorded[0], &recorded[1]]);
+        let row = branch.row("reset-after-1");
+        assert_eq!((&row["by"], &row["note"]), (&json!("m.lin"), &json!("at the start of the day")));
+        assert_eq!(row["answer"]["info"]["task_num"], *found);
+
+        // From then on it is known, and nothing is asked.
+        let (exit, stdout, complaints) = branch.start(&[], &numbers[..3], "");
+        assert_eq!((exit, &stdout, complaints), (Some(MADE), &made, Vec::new()));
+    }
+}
+
+#[test]
+fn at_the_start_of_the_day_all_pages_are_shown_and_answers_may_be_arguments() {
+    let (callers, sandbox) = (Callers::new(), Sandbox::start(false));
+    let branch = Branch { callers: &callers, sandbox: &sandbox };
+    // More than two pages.
+    let numbers: Vec<String> = (0..43).map(|number| format!("reset-after-{number}")).collect();
+    let client = branch.client();
+    for number in &numbers {
+        assert_eq!(client.add(&task(number)).code, BROKEN);
+    }
+    let shown = |lines: &[String]| -> Vec<String> {
+        let lines = lines.iter().filter_map(|line| line.trim_start_matches(QUESTION).split_once(" is unknown since "));
+        lines.map(|(number, _)| number.to_owned()).collect()
+    };
+    let (exit, stdout, complaints) = branch.start(&[], &[], &"\n".repeat(43));
+    assert_eq!((exit, &*stdout), (Some(MAYBE_MADE), ""));
+    assert_eq!(shown(&complaints), numbers);
+
+    let found: Vec<String> = numbers.iter().map(|number| sandbox.made(number).expect("it is made")).collect();
+    let answers: Vec<&str> =
+        numbers[1..].iter().zip(&found[1..]).flat_map(|(number, found)| ["-y", number, found]).collect();
+    let (exit, stdout, complaints) = branch.start(&answers, &["reset-after-7"], "");
+    assert_eq!((exit, stdout), (Some(MAYBE_MADE), format!("reset-after-7 {}\n", found[7])), "{complaints:?}");
+    assert_eq!(shown(&complaints), numbers[..1]);
+    assert!(!complaints.iter().any(|line| line.contains(QUESTION)), "{complaints:?}");
+
+    // What nobody has heard of, and what contradicts, is complained of.
+    for (answer, code) in [(["-n", "reset-after-7"], "ARCTOS_BAD_ARGUMENT"), (["-n", "stranger"], "ARCTOS_NO_VALUE")] {
+        let (exit, stdout, complaints) = branch.start(&answer, &[], "");
+        assert_eq!((exit, &*stdout), (Some(MAYBE_MADE), ""), "{complaints:?}");
+        assert!(complaints[0].starts_with(&format!("{}: {code}: ", answer[1])), "{complaints:?}");
+    }
+    let (exit, _, complaints) = branch.start(&["-y", &numbers[0], &found[0]], &[], "");
+    assert_eq!(exit, Some(MADE), "{complaints:?}");
+    assert_eq!(shown(&complaints), [""; 0]);
+
+    // A number that the server did not give, too.
+    assert_eq!(branch.start(&[], &["nonum-1"], "").0, Some(MADE_WITHOUT_NUMBER));
+    let (exit, stdout, _) = branch.start(&["-y", "nonum-1", "77"], &["nonum-1"], "");
+    assert_eq!((exit, &*stdout), (Some(MADE), "nonum-1 77\n"));
+}
+
+#[test]
+fn a_day_that_cannot_start_makes_nothing() {
+    let (callers, sandbox) = (Callers::new(), Sandbox::start(false));
+    let folder = callers.folder.path();
+    let program = folder.join("restart");
+    let at = |name: &str| folder.join(name).into_os_string();
+    fs::write(at("no-journal"), "the minutes of a meeting").expect("it is written");
+    fs::write(at("tasks"), task("plain-1")).expect("it is written");
+    let url = OsString::from(&sandbox.base_url);
+    for (arguments, word) in [
+        (vec![], "usage: "),
+        (vec!["-y".into(), "1".into(), url.clone(), at("journal"), "m.lin".into()], "usage: "),
+        (vec![url.clone(), at("no-journal"), "m.lin".into(), at("tasks")], "ARCTOS_BAD_CONFIG: "),
+        (vec![url.clone(), at("journal"), "m.lin".into(), at("missing")], "cannot be opened"),
+        (vec!["ftp://127.0.0.1".into(), at("journal"), "m.lin".into(), at("tasks")], "ARCTOS_BAD_CONFIG: "),
+    ] {
+        let mut command = Command::new(&program);
+        let end = End::of(command.args(&arguments).env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null()));
+        assert_eq!((end.exit, &*end.stdout), (Some(NOT_MADE), ""), "{end:?}");
+        assert!(end.stderr.contains(word), "{end:?}");
+    }
+    assert_eq!(sandbox.made("plain-1"), None);
+
+    // What is no task is told by its line, and the others are made.
+    fs::write(at("tasks"), format!("{{}}\n\n{}\r\n{}\na\0b", task("plain-1"), "x".repeat(70_000))).expect("written");
+    let mut command = Command::new(&program);
+    command.args([url, at("journal"), "m.lin".into(), at("tasks")]).env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null());
+    let end = End::of(&mut command);
+    let made = sandbox.made("plain-1").expect("it is made");
+    assert_eq!((end.exit, end.stdout), (Some(NOT_MADE), format!("plain-1 {made}\n")));
+    let complaints: Vec<&str> = end.stderr.lines().collect();
+    assert!(complaints[0].starts_with("line 1: ARCTOS_BAD_TASK: "), "{complaints:?}");
+    let bad = ["line 4", "line 5"].map(|line| format!("{line} is too long, or holds a NUL, and is no task"));
+    assert_eq!(complaints[1..], bad);
+}
+
+#[test]
+fn a_day_tells_the_numbers_in_lines_or_that_it_could_not() {
+    let (callers, sandbox) = (Callers::new(), Sandbox::start(false));
+    let folder = callers.folder.path();
+    fs::write(folder.join("tasks"), task("plain-1")).expect("it is written");
+    let start = |base_url: &str, redirection: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]).arg(folder.join("restart")).arg(base_url);
+        shell.arg(folder.join("journal")).arg("m.lin").arg(folder.join("tasks"));
+        End::of(shell.env("ARCTOS_TOKEN", TOKEN).stdin(Stdio::null()))
+    };
+    for redirection in [">/dev/full", ">&-"] {
+        let end = start(&sandbox.base_url, redirection);
+        let made = sandbox.made("plain-1").expect("it is made");
+        let said = format!("plain-1 is made, but its number {made} could not be printed\n");
+        assert_eq!((end.exit, &end.stderr), (Some(MADE_WITHOUT_NUMBER), &said));
+    }
+    // What a server says neither breaks the line nor commands the terminal.
+    let (base_url, server) = answer_once(r#"{"status":1,"info":{"task_num":"7\n\u001b8"}}"#.to_owned());
+    let end = start(&base_url, "");
+    assert_eq!((end.exit, &*end.stdout, &*end.stderr), (Some(MADE), "plain-1 7  8\n", ""));
+    server.join().expect("the server saw one request");
 }
 
 #[test]

@@ -31,8 +31,8 @@ static FILES: Lock<Vec<Weak<File>>> = Lock::new(Vec::new());
 pub(super) struct File {
     place: Place,
     key: OnceLock<Key>,
-    /// Why the file is another one than before: nothing is asked of it then, for what it would say is less than was known.
-    gone: OnceLock<Trouble>,
+    /// Why the file is not what it was. Nothing is asked of it then: what it would say may be less than was known.
+    lost: Lock<Option<Trouble>>,
     /// Closed before a fork, and opened again when there is work.
     store: Mutex<Option<Store>>,
     queue: Lock<Queue>,
@@ -65,6 +65,7 @@ pub(super) enum Done {
     Opened,
     Stands(Standing),
     Ended,
+    /// Rows, and the last one that was looked at where there may be more.
     Listed(Vec<Row>, Option<i64>),
     Resolved(Result<Row, Refused>),
 }
@@ -79,9 +80,15 @@ pub(super) enum Undone {
 impl Undone {
     /// What to tell of it.
     pub(super) fn trouble(self) -> Trouble {
-        match self {
-            Undone::Trouble(trouble) | Undone::Stopped(Some(trouble)) => trouble,
-            Undone::Stopped(None) => Trouble::passing("did not become ready in time: the disk is slow"),
+        self.trouble_after(None)
+    }
+
+    /// What to tell of it where this was the matter before.
+    pub(super) fn trouble_after(self, before: Option<Trouble>) -> Trouble {
+        match (self, before) {
+            (Undone::Trouble(trouble) | Undone::Stopped(Some(trouble)), _) => trouble,
+            (Undone::Stopped(None), Some(before)) => before,
+            (Undone::Stopped(None), None) => Trouble::passing("did not become ready in time: the disk is slow"),
         }
     }
 }
@@ -146,7 +153,7 @@ impl Job {
             Work::Open => Ok(Done::Opened),
             Work::Begin(intent, life) => rows.begin(intent, life.offset(), |seen| self.see(seen)).map(Done::Stands),
             Work::End(ending, life) => rows.end(ending, life.offset()).map(|()| Done::Ended),
-            Work::List(filter) => rows.list(filter).map(|(rows, next)| Done::Listed(rows, next)),
+            Work::List(filter) => rows.list(filter).map(|(rows, last)| Done::Listed(rows, last)),
             Work::Resolve(resolution) => rows.resolve(resolution).map(Done::Resolved),
         }
     }
@@ -156,7 +163,8 @@ impl Job {
         match &self.work {
             Work::Begin(intent, _) => Ok(rows.look(intent, |seen| self.see(seen))?.map(Done::Stands)),
             Work::Open => Ok(Some(Done::Opened)),
-            _ => Ok(None),
+            Work::List(filter) => rows.list(filter).map(|(rows, last)| Some(Done::Listed(rows, last))),
+            Work::End(..) | Work::Resolve(_) => Ok(None),
         }
     }
 
@@ -194,12 +202,19 @@ impl File {
             known.unwrap_or_else(|| {
                 let queue = Queue { generation: fork::generation(), jobs: Vec::new(), thread: None, users: 0 };
                 let (store, queue) = (Mutex::new(None), Lock::new(queue));
-                let file = Arc::new(File { place, key: OnceLock::new(), gone: OnceLock::new(), store, queue });
+                let file = Arc::new(File { place, key: OnceLock::new(), lost: Lock::new(None), store, queue });
                 files.push(Arc::downgrade(&file));
                 file
             })
         });
-        file.queue.with(|queue| queue.users += 1);
+        let first = file.queue.with(|queue| {
+            queue.users += 1;
+            queue.users == 1
+        });
+        // Nobody has it any more who knew more than it says; what it still lacks is found out again.
+        if first {
+            file.lost.with(|lost| *lost = None);
+        }
         let (opened, _) = file.ask(Work::Open, || (Instant::now() < until).then_some(until));
         match opened {
             Ok(_) => Ok(file),
@@ -367,11 +382,11 @@ impl File {
         self.inside(|store| store.write(|rows| batch.iter().map(|job| job.run(rows)).collect()))
     }
 
-    /// Runs work with the connection, while nobody forks. After any trouble but that of a locked file it is closed.
+    /// Runs work with the connection, while nobody forks. It is closed where it may be the trouble.
     fn inside<T>(&self, work: impl FnOnce(&Store) -> Result<T, Trouble>) -> Result<T, Trouble> {
         fork::undisturbed_slowly(|| {
-            if let Some(trouble) = self.gone.get() {
-                return Err(trouble.clone());
+            if let Some(trouble) = self.lost.with(|lost| lost.clone()) {
+                return Err(trouble);
             }
             let mut store = self.store();
             let attempt = AssertUnwindSafe(|| work(self.opened(&mut store)?));
@@ -380,12 +395,14 @@ impl File {
                     "cannot be used: the library has failed; this is a defect in it, please report it",
                 ))
             });
-            if let Err(trouble) = &done
-                && trouble.kind != Kind::Busy
-            {
-                *store = None;
-                if trouble.kind == Kind::Gone {
-                    self.gone.get_or_init(|| trouble.clone());
+            if let Err(trouble) = &done {
+                match trouble.kind {
+                    Kind::Busy | Kind::Full | Kind::Final => {}
+                    Kind::Passing => *store = None,
+                    Kind::Lasting => {
+                        *store = None;
+                        self.lost.with(|lost| *lost = Some(trouble.clone()));
+                    }
                 }
             }
             done

@@ -1,7 +1,8 @@
 //! The sign of life of a sender: a lock on a byte of a file beside the journal, which the system releases when the
 //! sender's process ends, in whatever way.
 //!
-//! The byte is drawn anew for each call and stands in its row, so that a lock tells of one call and of no other.
+//! The byte is drawn anew for each call and stands in its row, so that a lock tells of one call and of no other. At its
+//! beginning the file says how often the journal was written, as far as it knows.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -10,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::fork;
 use crate::sys::files;
+
+/// No sign of life has an offset below this one.
+const FIRST: u64 = 1 << 12;
 
 /// Held from before a call's intent is on disk until after its outcome is.
 pub(super) struct Life {
@@ -23,8 +27,8 @@ impl Life {
     pub(super) fn begin(journal: &Path) -> io::Result<Life> {
         let mut life = Life { file: Some(open(journal)?), offset: 0 };
         while let Some(file) = &life.file {
-            // Of 62 bits, so that it is an offset everywhere.
-            life.offset = getrandom::u64().map_err(io::Error::other)? >> 2;
+            // Of 62 bits, so that it is an offset everywhere, and none of those that are written.
+            life.offset = FIRST | getrandom::u64().map_err(io::Error::other)? >> 2;
             if files::lock(file, life.offset)? {
                 break;
             }
@@ -59,6 +63,11 @@ fn open(journal: &Path) -> io::Result<File> {
         let raw = files::raw(&file);
         Ok((file, raw))
     })
+}
+
+/// The file, to say how often the journal was written. It must not go through a fork.
+pub(super) fn turns(journal: &Path) -> io::Result<File> {
+    files::open_to_lock(&file_beside(journal))
 }
 
 /// Makes the file where it is not there, for those who may use the journal.

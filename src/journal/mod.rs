@@ -234,7 +234,7 @@ impl Pending {
             Outcome::Unknown => now + FAREWELL,
             _ => now + self.call.left().max(LAST_WORDS),
         };
-        let mut cancelled = false;
+        let (mut cancelled, mut before) = (false, None);
         loop {
             let wait = || {
                 if self.call.is_cancelled() && !cancelled {
@@ -248,10 +248,10 @@ impl Pending {
             let ending = Ending { id: self.id, outcome, code: code.value(), answer };
             let why = match self.file.ask(Work::End(ending, self.life.clone()), wait).0 {
                 Ok(_) => return,
-                Err(undone) => undone.trouble(),
+                Err(undone) => undone.trouble_after(before),
             };
             let left = until.saturating_duration_since(Instant::now());
-            if matches!(why.kind, Kind::Lasting | Kind::Gone) || left.is_zero() {
+            if matches!(why.kind, Kind::Final | Kind::Lasting) || left.is_zero() {
                 let note = format!(
                     "the outcome was not written, and counts as unknown: the journal {} {why}",
                     self.file.path().display()
@@ -265,6 +265,7 @@ impl Pending {
                 });
                 return;
             }
+            before = Some(why);
             std::thread::sleep(left.min(AGAIN));
         }
     }

@@ -78,14 +78,23 @@ impl Journal {
     /// # Errors
     /// [`Code::BadArgument`], [`Code::Journal`].
     pub(crate) fn list(&self, filter: &str, timeout: Duration) -> Result<Zeroizing<String>, Failure> {
-        let filter = self.filter(filter)?;
-        match self.ask(Work::List(filter), timeout)? {
-            Done::Listed(rows, next) => {
-                let rows = rows.iter().map(|row| self.shown(row)).collect();
-                Ok(memory::json(&Page { rows, next: next.map(|next| next.to_string()) })?)
+        let (mut filter, limit) = self.filter(filter)?;
+        let until = Instant::now() + timeout;
+        let mut rows: Vec<Row> = Vec::new();
+        // One more than is shown tells whether there is another page.
+        while rows.len() <= limit {
+            let Done::Listed(more, last) = self.ask(Work::List(filter.clone()), until)? else {
+                return Err(Failure::plain(Code::Internal, "the journal has answered something else"));
+            };
+            rows.extend(more);
+            match last {
+                Some(last) => filter.after = last,
+                None => break,
             }
-            _ => Err(Failure::plain(Code::Internal, "the journal has answered something else")),
         }
+        let next = (rows.len() > limit).then(|| rows[limit - 1].id.to_string());
+        let rows = rows.iter().take(limit).map(|row| self.shown(row)).collect();
+        Ok(memory::json(&Page { rows, next })?)
     }
 
     /// Records what became of an appointment; the row as JSON.
@@ -99,7 +108,7 @@ impl Journal {
         timeout: Duration,
     ) -> Result<Zeroizing<String>, Failure> {
         let resolution = self.resolution(number, resolution)?;
-        match self.ask(Work::Resolve(resolution), timeout)? {
+        match self.ask(Work::Resolve(resolution), Instant::now() + timeout)? {
             Done::Resolved(Ok(row)) => Ok(memory::json(&self.shown(&row))?),
             Done::Resolved(Err(Refused::NoRow)) => {
                 Err(Failure::plain(Code::NoValue, "the journal has no row of this out_task_num and this server"))
@@ -111,13 +120,13 @@ impl Journal {
         }
     }
 
-    fn ask(&self, work: Work, timeout: Duration) -> Result<Done, Failure> {
-        let until = Instant::now() + timeout;
+    fn ask(&self, work: Work, until: Instant) -> Result<Done, Failure> {
         let (done, _) = self.file.ask(work, || (Instant::now() < until).then_some(until));
         done.map_err(|undone| Failure::plain(Code::Journal, self.sentence(&undone.trouble())))
     }
 
-    fn filter(&self, text: &str) -> Result<Filter, Failure> {
+    /// What is asked for, and how many rows at most.
+    fn filter(&self, text: &str) -> Result<(Filter, usize), Failure> {
         let wrong = |problems| Failure::problems(Code::BadArgument, "the filter is refused", problems);
         let object = json::object(text).map_err(|problem| wrong(vec![Problem::new("filter", problem)]))?;
         let mut problems = Vec::new();
@@ -142,7 +151,7 @@ impl Journal {
         }
         let server = memory::copy(&self.server)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(Filter { server, state, since, until, limit, after: after.flatten().unwrap_or(0) })
+        Ok((Filter { server, state, since, until, after: after.flatten().unwrap_or(0) }, limit))
     }
 
     fn resolution(&self, number: &str, text: &str) -> Result<Resolution, Failure> {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use time::OffsetDateTime;
 
 use super::digest::Digest;
@@ -15,11 +15,12 @@ use crate::outcome::Outcome;
 
 /// The statements of version 1.
 pub(super) const VERSION_1: &str = "
-    CREATE TABLE secret (
-        key BLOB NOT NULL
+    CREATE TABLE file (
+        key BLOB NOT NULL,
+        turn INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE appointment (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        id INTEGER PRIMARY KEY,
         server TEXT NOT NULL,
         out_task_num TEXT NOT NULL,
         digest BLOB NOT NULL,
@@ -37,8 +38,9 @@ pub(super) const VERSION_1: &str = "
     CREATE INDEX certain ON appointment (server, coalesce(resolved, ended, started)) WHERE state < 2;
 ";
 
-/// Rows that one transaction forgets at most.
+/// Rows that one transaction forgets at most, and that one looks at for a list: calls wait meanwhile.
 const FORGOTTEN_AT_ONCE: u32 = 1_000;
+const LISTED_AT_ONCE: u32 = 1_000;
 
 /// What is written of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +136,6 @@ pub(super) struct Filter {
     /// Milliseconds since 1970, from which and before which a row was started.
     pub since: Option<i64>,
     pub until: Option<i64>,
-    pub limit: usize,
     /// The last row of the page before.
     pub after: i64,
 }
@@ -168,20 +169,19 @@ pub(super) struct Rows<'a> {
 const COLUMNS: &str = "id, out_task_num, digest, state, life, started, ended, code, answer, by, note, resolved";
 
 impl Rows<'_> {
-    /// How a call stands with what is written; `None` where its intent, or what became of another's, would have to be
-    /// written first. What the outcome is before that goes to `seen`.
+    /// How a call stands with what is written; `None` where it may send, if its intent can be written. What the outcome
+    /// is before that goes to `seen`.
     pub(super) fn look(&self, intent: &Intent, seen: impl FnOnce(Outcome)) -> Result<Option<Standing>, Trouble> {
         let row = self.find(&intent.server, &intent.out_task_num)?;
+        let row = row.map(|row| self.settled(row)).transpose()?;
         seen(match row.as_ref().map(|row| row.state) {
             None => Outcome::NotCreated,
             Some(State::Ended(outcome)) => outcome,
             Some(State::Sending) => Outcome::Unknown,
         });
         let Some(row) = row.filter(|row| row.state != State::Ended(Outcome::NotCreated)) else { return Ok(None) };
-        let same = row.digest == intent.digest;
         Ok(match row.state {
-            State::Sending if !self.is_alive(&row)? => None,
-            _ if !same => Some(Standing::Conflict(row)),
+            _ if row.digest != intent.digest => Some(Standing::Conflict(row)),
             State::Sending => Some(Standing::Sending),
             State::Ended(Outcome::Created) => Some(Standing::Made(row)),
             State::Ended(_) if intent.server_dedupes => None,
@@ -189,31 +189,25 @@ impl Rows<'_> {
         })
     }
 
-    /// Writes the intent of a call, if it may send, within a transaction that writes: nobody else does meanwhile, so that
-    /// a sender that is not alive is dead, and not one that has just written its outcome. `life`: the call's own sign.
+    /// Writes the intent of a call, if it may send. `life`: the call's own sign.
     pub(super) fn begin(&self, intent: &Intent, life: u64, seen: impl FnOnce(Outcome)) -> Result<Standing, Trouble> {
         if let Some(standing) = self.look(intent, seen)? {
             return Ok(standing);
         }
         let now = now();
         self.forget(&intent.server, now, intent.keep)?;
-        let Some(mut row) = self.find(&intent.server, &intent.out_task_num)? else {
-            return self.insert(intent, life, now);
-        };
-        if row.state == State::Ended(Outcome::NotCreated) {
-            self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
-            return self.insert(intent, life, now);
+        match self.find(&intent.server, &intent.out_task_num)? {
+            Some(row) if row.state != State::Ended(Outcome::NotCreated) => {
+                let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
+                self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;
+                Ok(Standing::Begun { id: row.id, doubtful: true })
+            }
+            Some(row) => {
+                self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
+                self.insert(intent, life, now)
+            }
+            None => self.insert(intent, life, now),
         }
-        if row.digest != intent.digest || !intent.server_dedupes {
-            let unknown = State::Ended(Outcome::Unknown);
-            self.run("UPDATE appointment SET state = ?2, life = NULL WHERE id = ?1", params![row.id, unknown.value()])?;
-            let same = row.digest == intent.digest;
-            row.state = unknown;
-            return Ok(if same { Standing::Unresolved } else { Standing::Conflict(row) });
-        }
-        let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
-        self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;
-        Ok(Standing::Begun { id: row.id, doubtful: true })
     }
 
     fn insert(&self, intent: &Intent, life: u64, now: i64) -> Result<Standing, Trouble> {
@@ -231,30 +225,31 @@ impl Rows<'_> {
         let Ending { id, outcome, code, answer } = ending;
         let state = State::Ended(*outcome).value();
         let changed = self.run(sql, params![id, signed(life), state, now(), code, answer])?;
-        if changed == 1 { Ok(()) } else { Err(Trouble::damaged("the row of the call is not there any more")) }
+        if changed == 1 { Ok(()) } else { Err(Trouble::of_work("has the call for lost already")) }
     }
 
-    /// A page of rows, oldest first, and where the next one begins.
+    /// The next rows, oldest first, of which no more than so many are looked at; the last one that was, where there may
+    /// be more.
     pub(super) fn list(&self, filter: &Filter) -> Result<(Vec<Row>, Option<i64>), Trouble> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM appointment WHERE server = ?1 AND id > ?2 AND started >= ?3 AND started < ?4 ORDER BY id"
-        );
+        // By the plus, the rows are walked in their order, and none is sorted.
+        let sql = format!("SELECT {COLUMNS} FROM appointment WHERE +server = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let (since, until) = (filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX));
-        let mut found = statement.query(params![filter.server, filter.after, since, until])?;
-        let mut rows: Vec<Row> = Vec::new();
-        while let Some(found) = found.next()? {
-            let row = self.settled(read(found)??)?;
-            if filter.state.is_some_and(|state| state != row.state) {
-                continue;
+        let most = i64::from(LISTED_AT_ONCE);
+        let found = statement.query_and_then(params![filter.server, filter.after, most], read)?;
+        let found: Vec<Row> = found.collect::<Result<_, _>>()?;
+        let last = found.last().filter(|_| found.len() == LISTED_AT_ONCE as usize).map(|row| row.id);
+        let mut rows = Vec::new();
+        for row in found {
+            if filter.since.is_none_or(|since| row.started >= since)
+                && filter.until.is_none_or(|until| row.started < until)
+            {
+                let row = self.settled(row)?;
+                if filter.state.is_none_or(|state| state == row.state) {
+                    rows.push(row);
+                }
             }
-            if rows.len() == filter.limit {
-                let next = rows.last().map(|row| row.id);
-                return Ok((rows, next));
-            }
-            rows.push(row);
         }
-        Ok((rows, None))
+        Ok((rows, last))
     }
 
     /// Writes what a person found out.
@@ -303,15 +298,40 @@ impl Rows<'_> {
     fn find(&self, server: &str, number: &str) -> Result<Option<Row>, Trouble> {
         let sql = format!("SELECT {COLUMNS} FROM appointment WHERE server = ?1 AND out_task_num = ?2");
         let mut statement = self.connection.prepare_cached(&sql)?;
-        statement.query_row(params![server, number], read).optional()?.transpose()
+        let mut found = statement.query_and_then(params![server, number], read)?;
+        found.next().transpose()
     }
 
     /// The row as it counts: what a dead sender left is unknown.
     fn settled(&self, mut row: Row) -> Result<Row, Trouble> {
-        if row.state == State::Sending && !self.is_alive(&row)? {
-            row.state = State::Ended(Outcome::Unknown);
+        while row.state == State::Sending && !self.is_alive(&row)? {
+            // A call lets go of its sign of life when its outcome is written, which may have been just now.
+            let again = self.by_id(row.id)?;
+            match again {
+                Some(again) if again.state != State::Sending || again.life != row.life => row = again,
+                _ => row.state = State::Ended(Outcome::Unknown),
+            }
         }
         Ok(row)
+    }
+
+    fn by_id(&self, id: i64) -> Result<Option<Row>, Trouble> {
+        let sql = format!("SELECT {COLUMNS} FROM appointment WHERE id = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut found = statement.query_and_then(params![id], read)?;
+        found.next().transpose()
+    }
+
+    /// How often the file was written.
+    pub(super) fn turn(&self) -> Result<u64, Trouble> {
+        let mut statement = self.connection.prepare_cached("SELECT turn FROM file")?;
+        let turn: i64 = statement.query_row([], |row| row.get(0))?;
+        u64::try_from(turn).map_err(|_| Trouble::damaged("it counts backwards"))
+    }
+
+    /// Counts that it is written once more.
+    pub(super) fn take_turn(&self) -> Result<(), Trouble> {
+        self.run("UPDATE file SET turn = turn + 1", []).map(drop)
     }
 
     fn is_alive(&self, row: &Row) -> Result<bool, Trouble> {
@@ -328,16 +348,12 @@ fn refused<T>(why: &'static str) -> Result<Result<T, Refused>, Trouble> {
     Ok(Err(Refused::Contradiction(why)))
 }
 
-fn read(row: &rusqlite::Row) -> rusqlite::Result<Result<Row, Trouble>> {
-    let state = match State::read(row.get(3)?) {
-        Ok(state) => state,
-        Err(trouble) => return Ok(Err(trouble)),
-    };
-    Ok(Ok(Row {
+fn read(row: &rusqlite::Row) -> Result<Row, Trouble> {
+    Ok(Row {
         id: row.get(0)?,
         out_task_num: row.get(1)?,
         digest: row.get(2)?,
-        state,
+        state: State::read(row.get(3)?)?,
         life: row.get(4)?,
         started: row.get(5)?,
         ended: row.get(6)?,
@@ -346,7 +362,7 @@ fn read(row: &rusqlite::Row) -> rusqlite::Result<Result<Row, Trouble>> {
         by: row.get(9)?,
         note: row.get(10)?,
         resolved: row.get(11)?,
-    }))
+    })
 }
 
 /// The task number of an answer.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 
 use super::digest::KEY_LENGTH;
 use super::life;
@@ -37,22 +37,28 @@ pub(super) struct Trouble {
 pub(super) enum Kind {
     /// Another program is inside: it is asked again soon.
     Busy,
+    /// There is no room. What can be read stays good.
+    Full,
     /// It may pass when somebody does something about it.
     Passing,
-    /// The file is not what it should be.
+    /// What is asked cannot be done; the file is as it should be.
+    Final,
+    /// The file is not what it should be, or not what it was: what it says now may be less than what was known.
     Lasting,
-    /// The file, or what belongs to it, is another one than before: what it said is lost.
-    Gone,
 }
 
 impl Trouble {
     pub(super) fn damaged(what: &str) -> Trouble {
-        Trouble { kind: Kind::Lasting, why: format!("is damaged, and left as it is: {what}") }
+        Trouble::lasting(format!("is damaged, and left as it is: {what}"))
     }
 
     /// The system refuses something of the file.
     pub(super) fn of_system(what: &str, error: &io::Error) -> Trouble {
         Trouble { kind: Kind::Passing, why: format!("cannot be used: {what}: {error}") }
+    }
+
+    pub(super) fn of_work(why: &str) -> Trouble {
+        Trouble { kind: Kind::Final, why: why.to_owned() }
     }
 
     pub(super) fn passing(why: &str) -> Trouble {
@@ -76,19 +82,27 @@ impl From<rusqlite::Error> for Trouble {
         let rusqlite::Error::SqliteFailure(code, ref words) = error else {
             return Trouble::damaged(&error.to_string());
         };
-        let extended = code.extended_code;
-        match code.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+        match (code.code, code.extended_code) {
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed, _) => {
                 Trouble { kind: Kind::Busy, why: "is locked by another program".to_owned() }
             }
-            ErrorCode::DiskFull => Trouble::passing("cannot be written: the disk is full"),
-            ErrorCode::ReadOnly => Trouble::passing("may not be written"),
-            ErrorCode::PermissionDenied | ErrorCode::CannotOpen => Trouble::passing("cannot be opened"),
-            ErrorCode::OutOfMemory => Trouble::passing("cannot be used: there is no memory for it"),
-            ErrorCode::SystemIoFailure => Trouble::passing(&format!(
-                "cannot be written or read: the system refuses it, for want of room or by a fault of the disk (SQLite {extended})"
+            (ErrorCode::DiskFull, _) => {
+                Trouble { kind: Kind::Full, why: "cannot be written: the disk is full".to_owned() }
+            }
+            (ErrorCode::SystemIoFailure, ffi::SQLITE_IOERR_WRITE) => {
+                let why = "cannot be written: the system refuses it, for want of room or by a fault of the disk";
+                Trouble { kind: Kind::Full, why: why.to_owned() }
+            }
+            (ErrorCode::ReadOnly, _) => Trouble::passing("may not be written"),
+            (ErrorCode::PermissionDenied | ErrorCode::CannotOpen, _) => Trouble::passing("cannot be opened"),
+            (ErrorCode::OutOfMemory, _) => Trouble::passing("cannot be used: there is no memory for it"),
+            (ErrorCode::SystemIoFailure, extended) => Trouble::passing(&format!(
+                "cannot be used: the system refuses it, for want of room or by a fault of the disk (SQLite {extended})"
             )),
-            _ => Trouble::damaged(words.as_deref().unwrap_or(&code.to_string())),
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation, _) => {
+                Trouble::damaged(words.as_deref().unwrap_or(&code.to_string()))
+            }
+            _ => Trouble::passing(&format!("cannot be used: {}", words.as_deref().unwrap_or(&code.to_string()))),
         }
     }
 }
@@ -133,7 +147,7 @@ impl Place {
         }
         let name = self.path.file_name().unwrap_or_default().display();
         let why = format!("cannot be used: {name} was removed or replaced while it is in use");
-        Err(Trouble { kind: Kind::Gone, why })
+        Err(Trouble::lasting(why))
     }
 }
 
@@ -207,6 +221,9 @@ pub(super) struct Store {
     beside: Vec<Place>,
     /// The key of the file.
     pub key: [u8; KEY_LENGTH],
+    /// The file that says how often this one was written: never more than it was, so that one that says less has lost
+    /// something.
+    turns: File,
 }
 
 impl Store {
@@ -216,11 +233,12 @@ impl Store {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = files::with_sqlite(|| Connection::open_with_flags(sqlite_path(&place.path), flags))?;
+        let turns = life::turns(&place.path).map_err(|error| Trouble::of_system("its signs of life", &error))?;
         let (connection, place, key) = (Some(connection), place.clone(), [0; KEY_LENGTH]);
-        let mut store = Store { connection, place, beside: Vec::new(), key };
+        let mut store = Store { connection, place, beside: Vec::new(), key, turns };
         files::with_sqlite(|| store.set_up())?;
         // The log is there from the first reading on.
-        let key = || store.connection().query_row("SELECT key FROM secret", [], |row| row.get(0));
+        let key = || store.connection().query_row("SELECT key FROM file", [], |row| row.get(0));
         store.key = files::with_sqlite(key)?;
         for ending in ["-wal", "-shm"] {
             let mut path = store.place.path.as_os_str().to_owned();
@@ -229,6 +247,7 @@ impl Store {
             let identity = Identity::of(&path).map_err(|error| Trouble::of_system("SQLite's log", &error))?;
             store.beside.push(Place { path, identity });
         }
+        store.read(|_| Ok(()))?;
         Ok(store)
     }
 
@@ -245,7 +264,8 @@ impl Store {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
-        let synchronous = if cfg!(feature = "planted-no-sync") { "OFF" } else { "FULL" };
+        // As FULL in a log; before there is one, the end of a transaction is on the disk too.
+        let synchronous = if cfg!(feature = "planted-no-sync") { "OFF" } else { "EXTRA" };
         connection.pragma_update(None, "synchronous", synchronous)?;
         if self.version()? < VERSION {
             self.migrate()?;
@@ -279,10 +299,11 @@ impl Store {
                 connection.execute_batch(statements)?;
             }
             if version == 0 {
+                Store::turn_after(self.known()?, 0)?;
                 let mut key = [0_u8; KEY_LENGTH];
                 getrandom::fill(&mut key)
                     .map_err(|error| Trouble::of_system("random numbers", &io::Error::other(error)))?;
-                connection.execute("INSERT INTO secret (key) VALUES (?1)", params![key])?;
+                connection.execute("INSERT INTO file (key, turn) VALUES (?1, 0)", params![key])?;
                 connection.pragma_update(None, "application_id", APPLICATION)?;
             }
             connection.pragma_update(None, "user_version", VERSION)?;
@@ -292,19 +313,55 @@ impl Store {
 
     /// Runs work in one transaction that may write, and commits it; all is undone where anything fails.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        self.check()?;
-        files::with_sqlite(|| self.within(|| work(&self.rows())))
+        let known = self.check()?;
+        let (done, turn) = files::with_sqlite(|| {
+            self.within(|| {
+                let rows = self.rows_of(known)?;
+                let changes = self.connection().total_changes();
+                let done = work(&rows)?;
+                if self.connection().total_changes() == changes {
+                    return Ok((done, None));
+                }
+                rows.take_turn()?;
+                Ok((done, Some(rows.turn()?)))
+            })
+        })?;
+        // It is on the disk by now. Where this is not written, less is known, and nothing wrong.
+        let _ = turn.map(|turn| files::set_number(&self.turns, turn));
+        Ok(done)
     }
 
     /// Runs work that only reads, also while another program writes.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
-        self.check()?;
-        files::with_sqlite(|| work(&self.rows()))
+        let known = self.check()?;
+        files::with_sqlite(|| work(&self.rows_of(known)?))
     }
 
-    /// Whether all is still in its place: what is written into a file that has lost its name is seen by nobody else.
-    fn check(&self) -> Result<(), Trouble> {
-        std::iter::once(&self.place).chain(&self.beside).try_for_each(Place::check)
+    /// Whether all is still in its place: what is written into a file that has lost its name is seen by nobody else. How
+    /// often the file was written, as far as is known.
+    fn check(&self) -> Result<u64, Trouble> {
+        std::iter::once(&self.place).chain(&self.beside).try_for_each(Place::check)?;
+        self.known()
+    }
+
+    fn known(&self) -> Result<u64, Trouble> {
+        files::number(&self.turns).map_err(|error| Trouble::of_system("its signs of life", &error))
+    }
+
+    /// The rows, unless some were lost.
+    fn rows_of(&self, known: u64) -> Result<Rows<'_>, Trouble> {
+        let rows = Rows { connection: self.connection(), path: &self.place.path };
+        Store::turn_after(known, rows.turn()?)?;
+        Ok(rows)
+    }
+
+    fn turn_after(known: u64, turn: u64) -> Result<(), Trouble> {
+        if turn >= known {
+            return Ok(());
+        }
+        Err(Trouble::lasting(format!(
+            "was written {known} times and knows of {turn}: it is an older copy, or has lost its log; where that is meant, remove the file beside it that ends in -alive"
+        )))
     }
 
     fn within<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
@@ -319,10 +376,6 @@ impl Store {
             let _ = connection.execute_batch("ROLLBACK");
         }
         done
-    }
-
-    fn rows(&self) -> Rows<'_> {
-        Rows { connection: self.connection(), path: &self.place.path }
     }
 
     fn connection(&self) -> &Connection {

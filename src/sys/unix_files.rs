@@ -5,7 +5,7 @@ use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::RawSocket;
@@ -138,6 +138,18 @@ pub(crate) fn is_locked(file: &File, offset: u64) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// The number at the beginning of a file; 0 where there is none.
+pub(crate) fn number(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    let length = file.read_at(&mut bytes, 0)?;
+    Ok(if length == bytes.len() { u64::from_be_bytes(bytes) } else { 0 })
+}
+
+/// Writes it, and does not wait for the disk.
+pub(crate) fn set_number(file: &File, number: u64) -> io::Result<()> {
+    file.write_at(&number.to_be_bytes(), 0).map(drop)
 }
 
 /// Runs work that is inside SQLite, whose locks on files are those of open files meanwhile.

@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::windows::ffi::OsStrExt;
+use std::os::windows::fs::FileExt;
 use std::os::windows::io::AsRawHandle;
 use std::path::{Component, Path, Prefix};
 
@@ -119,6 +120,18 @@ pub(crate) fn is_locked(file: &File, offset: u64) -> io::Result<bool> {
     // SAFETY: as above.
     unsafe { UnlockFileEx(file.as_raw_handle() as HANDLE, 0, 1, 0, &raw mut place) };
     Ok(false)
+}
+
+/// The number at the beginning of a file; 0 where there is none.
+pub(crate) fn number(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    let length = file.seek_read(&mut bytes, 0)?;
+    Ok(if length == bytes.len() { u64::from_be_bytes(bytes) } else { 0 })
+}
+
+/// Writes it, and does not wait for the disk.
+pub(crate) fn set_number(file: &File, number: u64) -> io::Result<()> {
+    file.seek_write(&number.to_be_bytes(), 0).map(drop)
 }
 
 /// Runs work that is inside SQLite. Its locks are those of open files here.

@@ -1,9 +1,16 @@
-/* Uses every function of the interface. Compiles as C89 and as C++98; prints the library's version. */
+/* Uses every function of the interface. Compiles as C89 and as C++98; prints the library's version. A journal is made in
+   the folder that it is started in. */
 
 #include <arctos.h>
 
 #include <stdio.h>
 #include <string.h>
+
+static const char TASK[] =
+    "{\"business_id\":15,\"out_task_num\":\"BR0943-188\",\"task_type\":\"normal\",\"branch_code\":943,"
+    "\"room_type\":\"realtime\",\"video\":true}";
+static const char WITH_JOURNAL[] =
+    "{\"base_url\":\"http://127.0.0.1:1\",\"token\":\"a-token\",\"retries\":0,\"journal\":{\"file\":\"journal\"}}";
 
 static int failed(const char *what)
 {
@@ -79,6 +86,24 @@ int main(void)
         return failed("arctos_client_cancel");
     if (arctos_call_cancel(client, "c-1") != ARCTOS_OK)
         return failed("arctos_call_cancel");
+
+    arctos_client_free(client);
+
+    /* A whole task for nobody, and what the journal has of it. */
+    if (arctos_json_set(&task, "", TASK) != ARCTOS_OK)
+        return failed("arctos_json_set");
+    if (arctos_client_new(WITH_JOURNAL, &client, NULL) != ARCTOS_OK)
+        return failed("arctos_client_new");
+    if (arctos_task_add(client, task, NULL) != ARCTOS_CONNECT)
+        return failed("arctos_task_add");
+    code = arctos_journal_list(client, "{\"outcome\":\"not_created\"}", &answer);
+    if (code != ARCTOS_OK || strstr(answer, "\"out_task_num\":\"BR0943-188\"") == NULL)
+        return failed("arctos_journal_list");
+    arctos_free(answer);
+    code = arctos_journal_resolve(client, "BR0943-188", "{\"outcome\":\"not_created\",\"by\":\"m.lin\"}", &answer);
+    if (code != ARCTOS_OK || strstr(answer, "\"by\":\"m.lin\"") == NULL)
+        return failed("arctos_journal_resolve");
+    arctos_free(answer);
 
     arctos_free(task);
     arctos_client_free(client);

@@ -18,6 +18,11 @@ static const char TASK[] =
     "{\"business_id\":15,\"out_task_num\":\"N\",\"task_type\":\"normal\",\"branch_code\":943,"
     "\"room_type\":\"realtime\",\"video\":true}";
 
+/* The journal stands in the folder that the program is started in. */
+static const char WITH_JOURNAL[] =
+    "{\"base_url\":\"http://127.0.0.1:1\",\"token\":\"a-token\",\"retries\":0,\"journal\":{\"file\":\"journal\"}}";
+static const char RESOLUTION[] = "{\"outcome\":\"not_created\",\"by\":\"m.lin\"}";
+
 static char large[LARGE + 1];
 
 static arctos_client *new_client(void)
@@ -63,6 +68,12 @@ static void is_no_client(arctos_client *client)
     CHECK(answer != NULL && strstr(answer, "client") != NULL);
     arctos_free(answer);
     CHECK(arctos_client_diagnose(client, &answer) == ARCTOS_BAD_ARGUMENT);
+    CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
+    arctos_free(answer);
+    CHECK(arctos_journal_list(client, "{}", &answer) == ARCTOS_BAD_ARGUMENT);
+    CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
+    arctos_free(answer);
+    CHECK(arctos_journal_resolve(client, "N", RESOLUTION, &answer) == ARCTOS_BAD_ARGUMENT);
     CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
     arctos_free(answer);
     CHECK(arctos_client_cancel(client) == ARCTOS_BAD_ARGUMENT);
@@ -194,6 +205,56 @@ static void clients_that_are_none(void *forbidden)
     arctos_client_free(living);
 }
 
+/* What the journal answers, whose document has no outcome: nothing was to be made. */
+static void journal_refuses(arctos_code code, char *answer, const char *word)
+{
+    CHECK(code == ARCTOS_BAD_ARGUMENT);
+    CHECK(answer != NULL && strstr(answer, word) != NULL && strstr(answer, "\"outcome\":") == NULL);
+    arctos_free(answer);
+}
+
+static void journals_that_are_asked_wrongly(void)
+{
+    static const char *const wrong[] = {NULL, "\xff", "", "[]", "{\"outcome\":\"made\"}"};
+    arctos_client *without = new_client();
+    arctos_client *client = NULL;
+    char *answer = NULL;
+    size_t index;
+    arctos_code code;
+
+    code = arctos_journal_list(without, NULL, &answer);
+    journal_refuses(code, answer, "journal");
+    code = arctos_journal_resolve(without, "N", RESOLUTION, &answer);
+    journal_refuses(code, answer, "journal");
+    arctos_client_free(without);
+
+    CHECK(arctos_client_new(WITH_JOURNAL, &client, NULL) == ARCTOS_OK);
+    CHECK(arctos_task_add(client, TASK, NULL) == ARCTOS_CONNECT);
+    CHECK(arctos_journal_list(client, NULL, NULL) == ARCTOS_OK);
+    for (index = 0; index < sizeof wrong / sizeof *wrong; index++) {
+        /* A filter may be NULL. */
+        if (wrong[index] != NULL) {
+            code = arctos_journal_list(client, wrong[index], &answer);
+            journal_refuses(code, answer, "filter");
+        }
+        code = arctos_journal_resolve(client, "N", wrong[index], &answer);
+        journal_refuses(code, answer, "resolution");
+        CHECK(arctos_journal_resolve(client, "N", wrong[index], NULL) == ARCTOS_BAD_ARGUMENT);
+    }
+    code = arctos_journal_resolve(client, NULL, RESOLUTION, &answer);
+    journal_refuses(code, answer, "out_task_num");
+    code = arctos_journal_resolve(client, "\xff", RESOLUTION, &answer);
+    journal_refuses(code, answer, "out_task_num");
+    CHECK(arctos_journal_resolve(client, "", RESOLUTION, NULL) == ARCTOS_NO_VALUE);
+    CHECK(arctos_journal_list(client, "{}", &answer) == ARCTOS_OK);
+    CHECK(strstr(answer, "\"outcome\":\"not_created\"") != NULL && strstr(answer, "\"by\"") == NULL);
+    arctos_free(answer);
+
+    CHECK(arctos_journal_resolve(client, "N", RESOLUTION, NULL) == ARCTOS_OK);
+    arctos_client_free(client);
+    is_no_client(client);
+}
+
 static int levels[5];
 
 static void ARCTOS_CALL note_level(void *user, int32_t level, const char *line)
@@ -244,6 +305,7 @@ int main(void)
     a_client_for_a_text();
     a_text_for_a_client();
     clients_that_are_none(forbidden);
+    journals_that_are_asked_wrongly();
     logs_of_no_level();
     return 0;
 }

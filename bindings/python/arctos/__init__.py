@@ -7,7 +7,7 @@ Every failure of ``task_add`` is an ArctosError whose ``outcome`` says whether t
 The library is loaded when it is first used.
 """
 
-from ._client import Client, LoginKeys, TlsKeys, abi_version, task_check, version
+from ._client import Client, JournalKeys, JournalPage, JournalRow, LoginKeys, TlsKeys, abi_version, task_check, version
 from ._errors import (
     ArctosError,
     BadArgument,
@@ -17,10 +17,12 @@ from ._errors import (
     Broken,
     Busy,
     Cancelled,
+    Conflict,
     Connect,
     Failed,
     Forbidden,
     Internal,
+    Journal,
     NotFound,
     NoValue,
     Outcome,
@@ -28,6 +30,7 @@ from ._errors import (
     ServerError,
     Timeout,
     Tls,
+    Unresolved,
 )
 from ._library import LoadError
 from ._log import set_log
@@ -42,10 +45,15 @@ __all__ = [
     "Busy",
     "Cancelled",
     "Client",
+    "Conflict",
     "Connect",
     "Failed",
     "Forbidden",
     "Internal",
+    "Journal",
+    "JournalKeys",
+    "JournalPage",
+    "JournalRow",
     "LoadError",
     "LoginKeys",
     "NoValue",
@@ -56,6 +64,7 @@ __all__ = [
     "Timeout",
     "Tls",
     "TlsKeys",
+    "Unresolved",
     "abi_version",
     "set_log",
     "task_check",

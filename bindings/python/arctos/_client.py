@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypedDict, Union
+from typing import Any, NamedTuple, TypedDict, Union
 
 from . import _codes, _json, _library
 from ._errors import ArctosError, BadResponse, Outcome, failure, refusal
 
 Task = Union[Mapping[str, Any], str]
 Path = Union[str, "os.PathLike[str]"]
+Time = Union[str, datetime.datetime]
 
 
 class TlsKeys(TypedDict, total=False):
@@ -42,6 +44,45 @@ class LoginKeys(TypedDict, total=False):
     """Where the token stands in the answer, as a JSON pointer."""
     refresh_on: list[int]
     """The statuses after which it logs in again; 401 and 403 by default."""
+
+
+class JournalKeys(TypedDict, total=False):
+    """The keys of ``journal``: ``file`` is required."""
+
+    file: Path
+    """On a disk of this machine; all who make appointments here name the same one."""
+    server_id: str
+    """Whose rows they are: ``base_url`` by default. Two hosts of one server share their rows by one id."""
+    keep_days: int
+    """How long what is certain is kept; 400 by default."""
+
+
+class _WholeRow(TypedDict):
+    out_task_num: str
+    outcome: str
+    """``created``, ``not_created``, ``unknown``, or ``sending`` while its call is under way."""
+    server: str
+    started: str
+
+
+class JournalRow(_WholeRow, total=False):
+    """One appointment in the journal. What it does not have is absent; times are in RFC 3339 and UTC."""
+
+    ended: str
+    code: int
+    answer: dict[str, Any]
+    """The server's."""
+    resolved: str
+    """When a person told what became of it; ``by`` and ``note`` are that person's."""
+    by: str
+    note: str
+
+
+class JournalPage(NamedTuple):
+    """Some rows of the journal, oldest first, and where the next page begins; None when there are no more."""
+
+    rows: list[JournalRow]
+    next: str | None
 
 
 class Client:
@@ -77,6 +118,7 @@ class Client:
         connections: int | None = None,
         idle_timeout_ms: int | None = None,
         keep_bodies: bool | None = None,
+        journal: JournalKeys | Mapping[str, Any] | None = None,
     ) -> None:
         config = {
             "base_url": base_url,
@@ -88,7 +130,7 @@ class Client:
             "timeout_ms": timeout_ms,
             "connect_timeout_ms": connect_timeout_ms,
             "max_response_bytes": max_response_bytes,
-            "tls": None if tls is None else {key: _path(value) for key, value in tls.items()},
+            "tls": _with_paths(tls),
             "strict": strict,
             "user_agent": user_agent,
             "retries": retries,
@@ -97,6 +139,7 @@ class Client:
             "connections": connections,
             "idle_timeout_ms": idle_timeout_ms,
             "keep_bodies": keep_bodies,
+            "journal": _with_paths(journal),
         }
         given = {key: value for key, value in config.items() if value is not None}
         self._open(_encode(given, "the configuration", _codes.BAD_CONFIG))
@@ -168,11 +211,69 @@ class Client:
         ``detail`` and ``advice``; ``arctos.h`` lists what some have besides. Where a step failed, raises the
         exception of the first one, whose ``steps`` are all of them.
         """
-        reply = self._library.call(self._library.client_diagnose, self._handle)
-        if reply.code != _codes.OK:
-            raise _failure(self._library, reply, Outcome.NOT_CREATED)
-        diagnosis: dict[str, Any] = _json.decode(_given(reply))
+        diagnosis: dict[str, Any] = self._told(self._library.call(self._library.client_diagnose, self._handle))
         return diagnosis
+
+    def journal_list(
+        self,
+        outcome: Outcome | str | None = None,
+        *,
+        since: Time | None = None,
+        until: Time | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> JournalPage:
+        """What the journal has of this server: at most ``limit`` rows (100), of one ``outcome``, from ``since`` on and
+        before ``until``. A time is a datetime with a time zone, or a text in RFC 3339. ``after`` is the ``next`` of the
+        page before.
+
+        Raises BadArgument, also for a client without a journal, Journal, and ValueError for a datetime without a time
+        zone.
+        """
+        given = {
+            "outcome": _word(outcome),
+            "since": _time(since, "since"),
+            "until": _time(until, "until"),
+            "limit": limit,
+            "after": after,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        text = _encode(given, "the filter", _codes.BAD_ARGUMENT) if given else None
+        page = self._told(self._library.call(self._library.journal_list, self._handle, text))
+        return JournalPage(page["rows"], page.get("next"))
+
+    def journal_rows(
+        self, outcome: Outcome | str | None = None, *, since: Time | None = None, until: Time | None = None
+    ) -> Iterator[JournalRow]:
+        """All rows that ``journal_list`` gives, page by page. Those that it gives may be resolved meanwhile."""
+        after: str | None = None
+        while True:
+            rows, after = self.journal_list(outcome, since=since, until=until, after=after)
+            yield from rows
+            if after is None:
+                return
+
+    def journal_resolve(
+        self,
+        out_task_num: str,
+        outcome: Outcome | str,
+        by: str,
+        *,
+        task_num: str | None = None,
+        note: str | None = None,
+    ) -> JournalRow:
+        """Tells the journal what a person has found out of an appointment that may have been made, and who: CREATED,
+        with the server's ``task_num``, or NOT_CREATED. Gives the row. From then on ``task_add`` of the same task
+        gives an answer with that number, or sends.
+
+        Raises NoValue where there is no such row, BadArgument for what contradicts it, and Journal.
+        """
+        number = _utf8(_text(out_task_num, "the out_task_num"), "the out_task_num", _codes.BAD_ARGUMENT)
+        said = {"outcome": _word(outcome), "task_num": task_num, "by": by, "note": note}
+        given = {key: value for key, value in said.items() if value is not None}
+        text = _encode(given, "the resolution", _codes.BAD_ARGUMENT)
+        row: JournalRow = self._told(self._library.call(self._library.journal_resolve, self._handle, number, text))
+        return row
 
     def cancel(self) -> None:
         """Ends every call of the client that another thread is in: each raises Cancelled, whose ``outcome`` says
@@ -207,6 +308,12 @@ class Client:
                 Outcome.CREATED,
             )
         return answer
+
+    def _told(self, reply: _library.Reply) -> Any:
+        """What a function says that sends nothing."""
+        if reply.code != _codes.OK:
+            raise _failure(self._library, reply, Outcome.NOT_CREATED)
+        return _json.decode(_given(reply))
 
     def _cancelled(self, code: int) -> None:
         if code == _codes.BAD_ARGUMENT:
@@ -292,8 +399,25 @@ def _encode_options(timeout_ms: int | None, call_id: str | None) -> bytes | None
     return _encode(given, "the options", _codes.BAD_ARGUMENT) if given else None
 
 
-def _path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _with_paths(keys: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The keys of one object, which may name files by paths."""
+    if keys is None:
+        return None
+    return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in keys.items()}
+
+
+def _word(outcome: Outcome | str | None) -> str | None:
+    """An outcome as the library spells it. What is none is the library's to refuse."""
+    return outcome.name.lower() if isinstance(outcome, Outcome) else outcome
+
+
+def _time(value: Time | None, what: str) -> str | None:
+    if not isinstance(value, datetime.datetime):
+        return None if value is None else _text(value, what)
+    if value.utcoffset() is None:
+        raise ValueError(f"{what} has no time zone: nobody could tell which moment it is")
+    # RFC 3339 knows no seconds in an offset; UTC has none.
+    return value.astimezone(datetime.timezone.utc).isoformat()
 
 
 def _text(value: str, what: str) -> str:

@@ -67,6 +67,13 @@ class ArctosError(Exception):
         steps = self.details.get("steps", [])
         return steps if isinstance(steps, list) else []
 
+    @property
+    def recorded_answer(self) -> dict[str, Any] | None:
+        """The answer that the journal holds of the appointment that was made under this number, where a call fails
+        all the same: see Conflict."""
+        answer = self.details.get("recorded_answer")
+        return answer if isinstance(answer, dict) else None
+
     def __reduce__(self) -> Any:
         # Exceptions are pickled by their args alone, and a process pool hangs on one that it cannot rebuild.
         return type(self), (str(self), self.code, self.name, self.outcome, self.details)
@@ -134,6 +141,20 @@ class ServerError(ArctosError):
 
 class BadResponse(ArctosError):
     """No readable answer of this API, or one that says "made" and gives no number."""
+
+
+class Journal(ArctosError):
+    """The journal cannot be read or written: nothing was sent now."""
+
+
+class Unresolved(ArctosError):
+    """The journal holds an earlier try of this ``out_task_num`` that may have made it: nothing was sent now. Find out
+    what became of it, and tell ``Client.journal_resolve``."""
+
+
+class Conflict(ArctosError):
+    """The journal holds this ``out_task_num`` with another task: nothing was sent now. ``outcome`` is that of the
+    other one, and ``recorded_answer`` the server's answer to it."""
 
 
 class Internal(ArctosError):

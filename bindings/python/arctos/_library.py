@@ -83,6 +83,8 @@ class Library:
         self.client_cancel = self._function("arctos_client_cancel", ctypes.c_int32, client)
         self.call_cancel = self._function("arctos_call_cancel", ctypes.c_int32, client, text)
         self.post = self._function("arctos_call", ctypes.c_int32, client, text, text, text, out)
+        self.journal_list = self._function("arctos_journal_list", ctypes.c_int32, client, text, out)
+        self.journal_resolve = self._function("arctos_journal_resolve", ctypes.c_int32, client, text, text, out)
         self.set_log = self._function("arctos_set_log", None, LogFunction, ctypes.c_void_p, ctypes.c_int32)
         self.task_check = self._function("arctos_task_check", ctypes.c_int32, text, out)
 

@@ -110,6 +110,16 @@ int32_t arctos_client_diagnose(void *client, char **answer)
     return reply(answer);
 }
 
+int32_t arctos_journal_list(void *client, const char *filter, char **answer)
+{
+    return arctos_task_add_with(client, NULL, filter, answer);
+}
+
+int32_t arctos_journal_resolve(void *client, const char *out_task_num, const char *resolution, char **answer)
+{
+    return arctos_task_add_with(client, out_task_num, resolution, answer);
+}
+
 int32_t arctos_client_cancel(void *client)
 {
     (void)client;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -50,12 +51,13 @@ class Server:
     """Takes connections on loopback, reads one request of each, and answers with one text.
 
     With ``silent`` it answers nothing, and keeps the connections until it is closed. The first ``busy`` requests are
-    answered with HTTP 429.
+    answered with HTTP 429, and the first ``resets`` ones by a reset of their connection.
     """
 
-    def __init__(self, answer: str = SUCCESS, silent: bool = False, busy: int = 0) -> None:
+    def __init__(self, answer: str = SUCCESS, silent: bool = False, busy: int = 0, resets: int = 0) -> None:
         self.requests: list[bytes] = []
         self._busy = busy
+        self._resets = resets
         self._arrived = threading.Semaphore(0)
         self._answer = None if silent else answer.encode()
         self._kept: list[socket.socket] = []
@@ -93,6 +95,9 @@ class Server:
             self.requests.append(_read_request(connection))
             if self._answer is None:
                 self._kept.append(connection)
+            elif len(self.requests) <= self._resets:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
             else:
                 status = "429 Busy" if len(self.requests) <= self._busy else "200 OK"
                 head = f"HTTP/1.1 {status}\r\nContent-Length: {len(self._answer)}\r\nConnection: close\r\n\r\n"

@@ -231,6 +231,8 @@ class Lifetime(unittest.TestCase):
                 lambda: client.call("/x", {}),
                 lambda: client.set_token("t"),
                 client.diagnose,
+                client.journal_list,
+                lambda: client.journal_resolve("N", "not_created", "me"),
                 client.cancel,
                 lambda: client.cancel_call("c"),
             ):

@@ -84,10 +84,10 @@ class Exceptions(WithFake):
 
     def test_a_code_of_a_newer_library_is_a_plain_error(self) -> None:
         client = self.client()
-        self.next(-31, (DOCUMENT % -31).encode(), 2)
+        self.next(-98, (DOCUMENT % -98).encode(), 2)
         error = self.failure(client.task_add, support.TASK)
         self.assertIs(type(error), arctos.ArctosError)
-        self.assertEqual((error.code, error.outcome), (-31, arctos.Outcome.UNKNOWN))
+        self.assertEqual((error.code, error.outcome), (-98, arctos.Outcome.UNKNOWN))
 
     def test_without_a_readable_document_code_and_outcome_remain(self) -> None:
         client = self.client()
@@ -105,6 +105,8 @@ class Exceptions(WithFake):
             lambda: arctos.Client(base_url="https://fake.example"),
             lambda: client.set_token("t"),
             lambda: arctos.task_check(support.TASK),
+            client.journal_list,
+            lambda: client.journal_resolve("N", "not_created", "me"),
             client.cancel,
             lambda: client.cancel_call("c-1"),
         ):
@@ -262,6 +264,11 @@ class Refusals(unittest.TestCase):
                 lambda: client.call("/x", wrong),
                 lambda: client.call("/x", {}, call_id=wrong),
                 lambda: client.cancel_call(wrong),
+                lambda: client.journal_list(wrong),
+                lambda: client.journal_list(since=wrong),
+                lambda: client.journal_list(until=wrong),
+                lambda: client.journal_resolve(wrong, "not_created", "me"),
+                lambda: client.journal_resolve("N", "not_created", wrong),
                 lambda: arctos.set_log(wrong),
                 lambda: arctos.set_log(None, wrong),
             ):
@@ -274,6 +281,9 @@ class Refusals(unittest.TestCase):
             for token in ("SECRET\0", "SECRET\ud800"):
                 self.refused(arctos.BadArgument, client.set_token, token)
                 self.refused(arctos.BadArgument, client.cancel_call, token)
+                self.refused(arctos.BadArgument, client.journal_resolve, token, "not_created", "me")
+                self.refused(arctos.BadArgument, client.journal_resolve, "N", "not_created", "SECRET\ud800")
+                self.refused(arctos.BadArgument, client.journal_list, "SECRET\ud800")
                 self.refused(arctos.BadArgument, client.call, token, {})
                 self.refused(arctos.BadArgument, client.call, "/x", token)
                 self.refused(arctos.BadArgument, client.call, "/x", {"a": "SECRET\ud800"})
