@@ -321,6 +321,36 @@ fn a_list_comes_in_pages_oldest_first() {
 }
 
 #[test]
+fn pages_hold_what_is_asked_for_however_much_there_is() {
+    let desk = Desk::new();
+    let client = desk.client();
+    desk.leave(&client, "BR-0", UNKNOWN);
+    // Of 5,000 others, one in 100 is unknown, and half are another server's.
+    desk.sql()
+        .execute_batch(
+            "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000)
+            INSERT INTO appointment (server, out_task_num, digest, state, started)
+            SELECT iif(x % 2 = 0, server, 'another'), 'N-' || x, digest, iif(x % 100 = 0, 2, 0), started + x FROM appointment, n",
+        )
+        .expect("rows");
+    let mut filter = json!({ "outcome": "unknown", "limit": 7 });
+    let (mut found, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = list(&client, filter.clone());
+        found.extend(numbers(page["rows"].as_array().expect("rows")).into_iter().map(str::to_owned));
+        pages += 1;
+        match page.get("next") {
+            Some(next) => filter["after"] = next.clone(),
+            None => break,
+        }
+    }
+    let expected: Vec<String> =
+        std::iter::once("BR-0".to_owned()).chain((1..=50).map(|x| format!("N-{}", x * 100))).collect();
+    assert_eq!((found, pages), (expected, 8));
+    assert_eq!(rows(&client, json!({ "limit": 1000 })).len(), 1000);
+}
+
+#[test]
 fn a_filter_that_is_none_is_refused() {
     let desk = Desk::new();
     let client = desk.client();
@@ -498,6 +528,34 @@ fn without_the_file_of_the_signs_of_life_nothing_is_sent() {
     let reply = client.add(&task("BR-1"));
     assert_eq!(reply.code, JOURNAL, "{reply:?}");
     assert_eq!(desk.requests(), 0);
+}
+
+#[test]
+fn a_file_that_knows_less_than_it_did_is_refused() {
+    for what in ["an older copy", "no log", "no file"] {
+        let desk = Desk::new();
+        let in_folder = |name: &str| desk.folder.path().join(name);
+        desk.leave(&desk.client(), "BR-1", CREATED);
+        let _: i64 = desk.sql().query_row("PRAGMA wal_checkpoint", [], |row| row.get(0)).expect("a checkpoint");
+        fs::copy(desk.file(), in_folder("copy")).expect("a copy");
+        desk.leave(&desk.client(), "BR-2", CREATED);
+        match what {
+            "an older copy" => {
+                fs::copy(in_folder("copy"), desk.file()).expect("the copy comes back");
+                fs::write(in_folder("journal-wal"), b"").expect("its log is empty");
+            }
+            "no log" => fs::remove_file(in_folder("journal-wal")).expect("a log"),
+            _ => fs::remove_file(desk.file()).expect("a file"),
+        }
+        let problem = refused(desk.config(json!({})));
+        assert!(problem.contains("older copy, or has lost its log"), "{what}: {problem}");
+        // Where it is meant so.
+        fs::remove_file(in_folder("journal-alive")).expect("a file");
+        let client = desk.client();
+        let known = if what == "no file" { vec![] } else { vec!["BR-1"] };
+        assert_eq!(numbers(&rows(&client, json!({}))), known, "{what}");
+        desk.leave(&client, "BR-3", CREATED);
+    }
 }
 
 /// The problem of a client with this journal, which must be refused for its file alone.

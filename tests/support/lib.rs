@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod expected;
 pub mod front;
 pub mod http;
+pub mod journal;
 pub mod ledger;
 pub mod proxy;
 pub mod secrets;
