@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use arctos_tests::api::{
-    BAD_ARGUMENT, BAD_CONFIG, BAD_RESPONSE, BROKEN, CONNECT, FAILED, FORBIDDEN, OK, REJECTED, SERVER_ERROR,
+    BAD_ARGUMENT, BAD_CONFIG, BAD_RESPONSE, BROKEN, CONFLICT, CONNECT, FAILED, FORBIDDEN, OK, REJECTED, SERVER_ERROR,
+    UNRESOLVED,
 };
 use arctos_tests::deadline::Scheme;
 use arctos_tests::http::{Framing, answer, find, head, success_body};
@@ -20,7 +21,7 @@ use arctos_tests::tools::{Host, Running};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// A secret of one kind: a stem, again and again, so that a part of it is found too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,6 +273,26 @@ fn a_token_is_forgotten() {
         program.tell('t', SET.text(), OK);
         calls(&mut program, &site, &[SET, REMARK]);
         program.forgets(SET, &[GIVEN, SET, ANSWER, TEXT, REMARK]);
+    });
+}
+
+#[test]
+fn nothing_of_a_task_is_left_by_a_journal() {
+    at_once(schemes(), |scheme| {
+        let (site, mut program, folder) = (Site::over(scheme), Program::start(), TempDir::new().expect("a folder"));
+        let keys = json!({ "token": GIVEN.text(), "journal": { "file": folder.path().join("journal") } });
+        program.tell('c', site.config(keys), OK);
+        site.says("400 Bad", Framing::Length, json!({ "status": 0, "message": REMARK.text() }).to_string());
+        program.tell('a', task("N1"), REJECTED);
+        site.server.next(Script::request().fin());
+        program.tell('a', task("N2"), BROKEN);
+        site.says("200 OK", Framing::Length, success("N3"));
+        program.tell('a', task("N3"), OK);
+        // From the journal, and against it.
+        program.tell('a', task("N3"), OK);
+        program.tell('a', task("N2"), UNRESOLVED);
+        program.tell('a', task("N3").replace("943", "944"), CONFLICT);
+        program.forgets(GIVEN, &[GIVEN, REMARK]);
     });
 }
 
