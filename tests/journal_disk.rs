@@ -29,7 +29,7 @@ fn on_a_strange_disk(test: &str, is: Option<&str>) -> Option<PathBuf> {
     let (disk, folder) = (Preload::new("strange_disk"), TempDir::new().expect("a folder"));
     let mut child = Command::new(std::env::current_exe().expect("this test"));
     child.args(["--exact", test, "--nocapture"]).env(FOLDER, folder.path()).env("LD_PRELOAD", disk.path());
-    child.env("DISK_HANGS", folder.path().join("hangs"));
+    child.env("DISK_HANGS", folder.path().join("hangs")).env("DISK_FAILS", folder.path().join("fails"));
     child.envs(is.map(|is| ("DISK_IS", is)));
     let output = child.output().expect("the child runs");
     assert!(output.status.success(), "{}", both(&output));
@@ -116,6 +116,45 @@ fn a_disk_that_hangs_after_the_answer_takes_nothing_from_it() {
     fs::remove_file(folder.join("hangs")).expect("a file");
     await_all_ended(&client);
     // The disk may have taken it at last, or not: it is not sent again.
+    let again = client.add(&task("A"));
+    assert!([(OK, CREATED), (UNRESOLVED, UNKNOWN)].contains(&(again.code, again.outcome)), "{again:?}");
+    assert_eq!(server.settle(0).expect("the connections have ended").len(), 1);
+}
+
+#[test]
+fn an_intent_that_the_disk_refuses_is_none() {
+    let Some(folder) = on_a_strange_disk("an_intent_that_the_disk_refuses_is_none", None) else { return };
+    let server = Server::plain();
+    let client = client(&server, &folder);
+    for number in ["A", "B"] {
+        fs::write(folder.join("fails"), b"").expect("a file");
+        let reply = client.add(&task(number));
+        assert_eq!((reply.code, reply.outcome), (JOURNAL, NOT_CREATED), "{reply:?}");
+        fs::remove_file(folder.join("fails")).expect("a file");
+        // What was written of it all the same is taken back.
+        server.next(Script::served());
+        let again = client.add(&task(number));
+        assert_eq!((again.code, again.outcome), (OK, CREATED), "{again:?}");
+    }
+    assert_eq!(server.settle(0).expect("the connections have ended").len(), 2);
+}
+
+#[test]
+fn an_outcome_that_the_disk_refuses_is_unknown() {
+    let Some(folder) = on_a_strange_disk("an_outcome_that_the_disk_refuses_is_unknown", None) else { return };
+    let server = Server::plain();
+    let client = client(&server, &folder);
+    server.next(Script::made().then(Step::AwaitRelease).then(Step::Answer(success)));
+    thread::scope(|scope| {
+        let call = scope.spawn(|| client.add_with(&task("A"), r#"{"timeout_ms":1000}"#));
+        server.await_requests(1).expect("it is sent");
+        fs::write(folder.join("fails"), b"").expect("a file");
+        server.release();
+        let reply = call.join().expect("no panic");
+        assert_eq!((reply.code, reply.outcome), (OK, CREATED), "{reply:?}");
+    });
+    fs::remove_file(folder.join("fails")).expect("a file");
+    // What was written of it may be found in the log all the same; it is not sent again.
     let again = client.add(&task("A"));
     assert!([(OK, CREATED), (UNRESOLVED, UNKNOWN)].contains(&(again.code, again.outcome)), "{again:?}");
     assert_eq!(server.settle(0).expect("the connections have ended").len(), 1);

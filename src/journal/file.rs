@@ -15,6 +15,7 @@ use super::digest::Key;
 use super::life::Life;
 use super::rows::{Ending, Filter, Intent, Refused, Resolution, Row, Rows, Standing};
 use super::store::{Kind, Place, Store, Trouble};
+use crate::code::Code;
 use crate::fork::{self, Lock};
 use crate::outcome::Outcome;
 use crate::sys;
@@ -53,7 +54,7 @@ pub(super) enum Work {
     /// Open it.
     Open,
     /// Look how a call stands, and write its intent; the sign of life lives as long as this.
-    Begin(Intent, Arc<Life>),
+    Begin(Arc<Intent>, Arc<Life>),
     /// Write how a call ended.
     End(Ending, Arc<Life>),
     List(Filter),
@@ -168,23 +169,26 @@ impl Job {
         }
     }
 
-    /// Hands over what came of it. What nobody wants any more is undone: the work that undoes it.
+    /// Hands over what came of it. The work that undoes it, where its caller does not send: an intent that was written
+    /// for one who has left, or that failed to be written, for it may yet be found in the log.
     fn finish(&self, result: Result<Done, Trouble>) -> Option<Work> {
-        let left = self.progress.with(|progress| match progress.step {
-            Step::Left => Some(result),
-            _ => {
+        let stands = matches!(result, Ok(Done::Stands(Standing::Begun { .. })));
+        let failed = result.is_err();
+        let (left, seen) = self.progress.with(|progress| {
+            let left = matches!(progress.step, Step::Left);
+            if !left {
                 progress.step = Step::Done(Box::new(result));
-                None
             }
+            (left, progress.seen)
         });
         if let Some(caller) = &self.caller {
             caller.unpark();
         }
-        match (&self.work, left) {
-            (Work::Begin(_, life), Some(Ok(Done::Stands(Standing::Begun { id, doubtful })))) => {
-                let outcome = if doubtful { Outcome::Unknown } else { Outcome::NotCreated };
-                let code = crate::code::Code::Journal.value();
-                Some(Work::End(Ending { id, outcome, code, answer: None }, life.clone()))
+        match &self.work {
+            Work::Begin(intent, life) if failed || left && stands => {
+                let (intent, outcome) = (intent.clone(), seen.unwrap_or(Outcome::Unknown));
+                let ending = Ending { intent, outcome, code: Code::Journal.value(), answer: None };
+                Some(Work::End(ending, life.clone()))
             }
             _ => None,
         }
@@ -314,10 +318,10 @@ impl File {
         let mut batch: Vec<Arc<Job>> = Vec::new();
         let mut pause = PAUSES[0];
         loop {
+            batch.extend(self.queue.with(|queue| std::mem::take(&mut queue.jobs)));
+            batch.retain(|job| job.take_up());
             let ends = self.queue.with(|queue| {
-                batch.append(&mut queue.jobs);
-                batch.retain(|job| job.take_up());
-                let ends = batch.is_empty() && queue.users == 0;
+                let ends = batch.is_empty() && queue.jobs.is_empty() && queue.users == 0;
                 if ends {
                     queue.thread = None;
                 }

@@ -101,17 +101,17 @@ impl Journal {
         let life = Life::begin(file.path())
             .map_err(|error| self.failure(call, None, &Trouble::of_system("its signs of life", &error)))?;
         let life = Arc::new(life);
+        let intent = Arc::new(Intent {
+            server: memory::copy(&self.server)?,
+            out_task_num: memory::copy(number)?,
+            digest,
+            server_dedupes,
+            keep: self.keep,
+        });
         let [mut pause, longest] = LOOKS;
         loop {
-            let intent = Intent {
-                server: memory::copy(&self.server)?,
-                out_task_num: memory::copy(number)?,
-                digest,
-                server_dedupes,
-                keep: self.keep,
-            };
-            let (done, seen) =
-                file.ask(Work::Begin(intent, life.clone()), || call.check().is_ok().then(|| call.slice()));
+            let work = Work::Begin(intent.clone(), life.clone());
+            let (done, seen) = file.ask(work, || call.check().is_ok().then(|| call.slice()));
             let standing = match done {
                 Ok(Done::Stands(standing)) => standing,
                 Ok(_) => return Err(Failure::internal(call)),
@@ -122,11 +122,17 @@ impl Journal {
                 Err(undone) => return Err(self.failure(call, seen, &undone.trouble())),
             };
             let row = match standing {
-                Standing::Begun { id, doubtful } => {
+                Standing::Begun { doubtful } => {
                     if doubtful {
                         call.doubt_another();
                     }
-                    return Ok(Begun::Send(Pending { file: file.clone(), call: call.clone(), id, life, ended: false }));
+                    return Ok(Begun::Send(Pending {
+                        file: file.clone(),
+                        call: call.clone(),
+                        intent,
+                        life,
+                        ended: false,
+                    }));
                 }
                 Standing::Sending => {
                     call.phase(Phase::Elsewhere);
@@ -211,7 +217,7 @@ impl Drop for Journal {
 pub(crate) struct Pending {
     file: Arc<File>,
     call: Rc<Call>,
-    id: i64,
+    intent: Arc<Intent>,
     life: Arc<Life>,
     ended: bool,
 }
@@ -245,7 +251,8 @@ impl Pending {
                 (now < until).then(|| until.min(now + AGAIN))
             };
             let Ok(answer) = answer.map(memory::copy).transpose() else { break };
-            let ending = Ending { id: self.id, outcome, code: code.value(), answer };
+            let intent = self.intent.clone();
+            let ending = Ending { intent, outcome, code: code.value(), answer };
             let why = match self.file.ask(Work::End(ending, self.life.clone()), wait).0 {
                 Ok(_) => return,
                 Err(undone) => undone.trouble_after(before),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -97,8 +98,8 @@ pub(super) struct Row {
 /// How a call stands that wants to send.
 #[derive(Debug)]
 pub(super) enum Standing {
-    /// It may: its intent is written, in the row of this id. `doubtful`: an earlier call may have made the appointment.
-    Begun { id: i64, doubtful: bool },
+    /// It may: its intent is written. `doubtful`: an earlier call may have made the appointment.
+    Begun { doubtful: bool },
     /// It was made.
     Made(Row),
     /// Another call is sending it.
@@ -122,7 +123,7 @@ pub(super) struct Intent {
 
 /// How a call ended.
 pub(super) struct Ending {
-    pub id: i64,
+    pub intent: Arc<Intent>,
     pub outcome: Outcome,
     pub code: i32,
     pub answer: Option<String>,
@@ -200,7 +201,7 @@ impl Rows<'_> {
             Some(row) if row.state != State::Ended(Outcome::NotCreated) => {
                 let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
                 self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;
-                Ok(Standing::Begun { id: row.id, doubtful: true })
+                Ok(Standing::Begun { doubtful: true })
             }
             Some(row) => {
                 self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
@@ -215,16 +216,17 @@ impl Rows<'_> {
             VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let Intent { server, out_task_num, digest, .. } = intent;
         self.run(sql, params![server, out_task_num, digest, State::Sending.value(), signed(life), now])?;
-        Ok(Standing::Begun { id: self.connection.last_insert_rowid(), doubtful: false })
+        Ok(Standing::Begun { doubtful: false })
     }
 
     /// Writes how the call with this sign of life ended.
     pub(super) fn end(&self, ending: &Ending, life: u64) -> Result<(), Trouble> {
-        let sql = "UPDATE appointment SET state = ?3, life = NULL, ended = ?4, code = ?5, answer = ?6
-            WHERE id = ?1 AND life = ?2";
-        let Ending { id, outcome, code, answer } = ending;
+        let sql = "UPDATE appointment SET state = ?4, life = NULL, ended = ?5, code = ?6, answer = ?7
+            WHERE server = ?1 AND out_task_num = ?2 AND life = ?3";
+        let Ending { intent, outcome, code, answer } = ending;
+        let Intent { server, out_task_num, .. } = &**intent;
         let state = State::Ended(*outcome).value();
-        let changed = self.run(sql, params![id, signed(life), state, now(), code, answer])?;
+        let changed = self.run(sql, params![server, out_task_num, signed(life), state, now(), code, answer])?;
         if changed == 1 { Ok(()) } else { Err(Trouble::of_work("has the call for lost already")) }
     }
 

@@ -194,10 +194,21 @@ fn check_header(path: &Path) -> Result<(), Trouble> {
     File::open(path).map_err(trouble)?.take(100).read_to_end(&mut header).map_err(trouble)?;
     let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
     match (number(68), number(60)) {
-        _ if header.is_empty() => Ok(()),
+        _ if header.is_empty() || is_being_made(path) => Ok(()),
         (Some(application), Some(version)) if header.starts_with(MAGIC) => check_maker(application, version),
         _ => Err(Trouble::lasting("is no journal, and left as it is")),
     }
+}
+
+/// Whether the machine stopped while the file was first made: what of it is there, SQLite takes back when it opens it.
+fn is_being_made(path: &Path) -> bool {
+    // The beginning of its journal of what to take back: a mark, two numbers, and how many pages the file had.
+    const MARK: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    let mut start = [0; 20];
+    let read = File::open(PathBuf::from(name)).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start[..8] == MARK && start[16..] == [0; 4]
 }
 
 fn check_maker(application: u32, version: u32) -> Result<(), Trouble> {

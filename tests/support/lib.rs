@@ -3,6 +3,7 @@
 pub mod api;
 pub mod chaos;
 pub mod deadline;
+pub mod disk;
 pub mod expected;
 pub mod front;
 pub mod http;
