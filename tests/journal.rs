@@ -351,6 +351,30 @@ fn pages_hold_what_is_asked_for_however_much_there_is() {
 }
 
 #[test]
+fn large_answers_make_short_pages() {
+    let desk = Desk::new();
+    let client = desk.client();
+    desk.leave(&client, "BR-0", CREATED);
+    let answer = json!({ "status": 1, "info": { "task_num": "7" }, "more": "x".repeat(1 << 20) }).to_string();
+    let sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20)
+        INSERT INTO appointment (server, out_task_num, digest, state, started, answer)
+        SELECT server, 'N-' || x, digest, 1, started, ?1 FROM appointment, n";
+    desk.sql().execute(sql, params![answer]).expect("rows");
+    let (mut found, mut filter) = (0, json!({}));
+    loop {
+        let page = list(&client, filter.clone());
+        let count = page["rows"].as_array().expect("rows").len();
+        assert!((1..=12).contains(&count), "{count}");
+        found += count;
+        match page.get("next") {
+            Some(next) => filter["after"] = next.clone(),
+            None => break,
+        }
+    }
+    assert_eq!(found, 21);
+}
+
+#[test]
 fn a_filter_that_is_none_is_refused() {
     let desk = Desk::new();
     let client = desk.client();

@@ -523,7 +523,7 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
 /// |---|---|---|
 /// | outcome | string | "created", "not_created", "unknown" or "sending" |
 /// | since, until | string | started at this time or later; before this one. RFC 3339, with the offset |
-/// | limit | integer | rows at most, 1 to 1000; 100 without it |
+/// | limit | integer | rows at most, 1 to 1000; 100 without it. With large answers there are fewer on a page |
 /// | after | string | the `next` of the page before |
 ///
 /// `answer`: NULL, or receives a text to be released with arctos_free: `{"rows":[...],"next":"..."}`, oldest first, or the

@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 use ring::hmac;
+use zeroize::Zeroizing;
 
 use crate::json;
 use crate::memory::{self, NoMemory};
 
 /// The random key of a file.
-pub(super) struct Key(hmac::Key);
+pub(super) struct Key {
+    hmac: hmac::Key,
+    bytes: Zeroizing<[u8; KEY_LENGTH]>,
+}
 
 /// How long a key is, in bytes.
 pub(super) const KEY_LENGTH: usize = 32;
@@ -20,7 +24,12 @@ pub(super) type Digest = [u8; 32];
 
 impl Key {
     pub(super) fn new(key: &[u8; KEY_LENGTH]) -> Key {
-        Key(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Key { hmac: hmac::Key::new(hmac::HMAC_SHA256, key), bytes: Zeroizing::new(*key) }
+    }
+
+    /// Whether it is made of these bytes.
+    pub(super) fn is_of(&self, key: &[u8; KEY_LENGTH]) -> bool {
+        *self.bytes == *key
     }
 
     /// The digest of a text that is JSON, however deep it is.
@@ -73,7 +82,7 @@ impl Key {
         if ended.is_object {
             ended.parts.sort_by_key(|(key, _)| *key);
         }
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.hmac);
         context.update(&[kind]);
         for (key, value) in &ended.parts {
             context.update(key);
@@ -83,7 +92,7 @@ impl Key {
     }
 
     fn of(&self, kind: u8, bytes: &[u8]) -> Digest {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.hmac);
         context.update(&[kind]);
         context.update(bytes);
         tag(context)

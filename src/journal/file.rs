@@ -187,7 +187,8 @@ impl Job {
         match &self.work {
             Work::Begin(intent, life) if failed || left && stands => {
                 let (intent, outcome) = (intent.clone(), seen.unwrap_or(Outcome::Unknown));
-                let ending = Ending { intent, outcome, code: Code::Journal.value(), answer: None };
+                let code = Code::Journal.value();
+                let ending = Ending { intent, outcome, code, answer: None, undoes: true };
                 Some(Work::End(ending, life.clone()))
             }
             _ => None,
@@ -401,7 +402,7 @@ impl File {
             });
             if let Err(trouble) = &done {
                 match trouble.kind {
-                    Kind::Busy | Kind::Full | Kind::Final => {}
+                    Kind::Busy | Kind::Unwritten | Kind::Final => {}
                     Kind::Passing => *store = None,
                     Kind::Lasting => {
                         *store = None;
@@ -423,7 +424,9 @@ impl File {
             Some(open) => open,
             None => {
                 let open = Store::open(&self.place)?;
-                self.key.get_or_init(|| Key::new(&open.key));
+                if !self.key.get_or_init(|| Key::new(&open.key)).is_of(&open.key) {
+                    return Err(Trouble::damaged("it has another key than before"));
+                }
                 open
             }
         };

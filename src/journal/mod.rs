@@ -252,7 +252,7 @@ impl Pending {
             };
             let Ok(answer) = answer.map(memory::copy).transpose() else { break };
             let intent = self.intent.clone();
-            let ending = Ending { intent, outcome, code: code.value(), answer };
+            let ending = Ending { intent, outcome, code: code.value(), answer, undoes: false };
             let why = match self.file.ask(Work::End(ending, self.life.clone()), wait).0 {
                 Ok(_) => return,
                 Err(undone) => undone.trouble_after(before),

@@ -24,6 +24,8 @@ const RESOLUTION_KEYS: [&str; 4] = ["outcome", "task_num", "by", "note"];
 /// Rows of a page, where the filter does not say, and at most.
 const USUAL: u64 = 100;
 const MOST: u64 = 1_000;
+/// A page that has grown to more bytes than these is shown as it is.
+const LARGEST: usize = 8 << 20;
 
 const LONGEST_TASK_NUM: usize = 256;
 const LONGEST_BY: usize = 128;
@@ -82,19 +84,25 @@ impl Journal {
         let until = Instant::now() + timeout;
         let mut rows: Vec<Row> = Vec::new();
         // One more than is shown tells whether there is another page.
-        while rows.len() <= limit {
+        while rows.len() <= limit && rows.iter().map(Row::bytes).sum::<usize>() <= LARGEST {
             let Done::Listed(more, last) = self.ask(Work::List(filter.clone()), until)? else {
                 return Err(Failure::plain(Code::Internal, "the journal has answered something else"));
             };
             rows.extend(more);
             match last {
                 Some(last) => filter.after = last,
-                None => break,
+                None => {
+                    filter.after = i64::MAX;
+                    break;
+                }
             }
         }
-        let next = (rows.len() > limit).then(|| rows[limit - 1].id.to_string());
+        let next = match rows.get(limit - 1) {
+            Some(last) if rows.len() > limit => Some(last.id),
+            _ => Some(filter.after).filter(|after| *after < i64::MAX),
+        };
         let rows = rows.iter().take(limit).map(|row| self.shown(row)).collect();
-        Ok(memory::json(&Page { rows, next })?)
+        Ok(memory::json(&Page { rows, next: next.map(|next| next.to_string()) })?)
     }
 
     /// Records what became of an appointment; the row as JSON.

@@ -42,6 +42,7 @@ pub(super) const VERSION_1: &str = "
 /// Rows that one transaction forgets at most, and that one looks at for a list: calls wait meanwhile.
 const FORGOTTEN_AT_ONCE: u32 = 1_000;
 const LISTED_AT_ONCE: u32 = 1_000;
+const LISTED_BYTES_AT_ONCE: usize = 1 << 20;
 
 /// What is written of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,14 @@ pub(super) struct Row {
     pub resolved: Option<i64>,
 }
 
+impl Row {
+    /// How much of it there is, as far as others decide that.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.answer, &self.by, &self.note].into_iter().flatten();
+        self.out_task_num.len() + texts.map(String::len).sum::<usize>()
+    }
+}
+
 /// How a call stands that wants to send.
 #[derive(Debug)]
 pub(super) enum Standing {
@@ -127,6 +136,8 @@ pub(super) struct Ending {
     pub outcome: Outcome,
     pub code: i32,
     pub answer: Option<String>,
+    /// Whether it takes back an intent. Where there is none, something is written over what may stand of it in the log.
+    pub undoes: bool,
 }
 
 /// Which rows are asked for.
@@ -192,6 +203,11 @@ impl Rows<'_> {
 
     /// Writes the intent of a call, if it may send. `life`: the call's own sign.
     pub(super) fn begin(&self, intent: &Intent, life: u64, seen: impl FnOnce(Outcome)) -> Result<Standing, Trouble> {
+        let row = self.find(&intent.server, &intent.out_task_num)?;
+        if row.is_some_and(|row| row.life == Some(signed(life))) {
+            // An intent of this very call, which the disk has refused: it is there, and may not be when the machine stops.
+            return Err(Trouble::passing("cannot be written: it is not certain that the disk has it"));
+        }
         if let Some(standing) = self.look(intent, seen)? {
             return Ok(standing);
         }
@@ -223,11 +239,15 @@ impl Rows<'_> {
     pub(super) fn end(&self, ending: &Ending, life: u64) -> Result<(), Trouble> {
         let sql = "UPDATE appointment SET state = ?4, life = NULL, ended = ?5, code = ?6, answer = ?7
             WHERE server = ?1 AND out_task_num = ?2 AND life = ?3";
-        let Ending { intent, outcome, code, answer } = ending;
+        let Ending { intent, outcome, code, answer, undoes } = ending;
         let Intent { server, out_task_num, .. } = &**intent;
         let state = State::Ended(*outcome).value();
         let changed = self.run(sql, params![server, out_task_num, signed(life), state, now(), code, answer])?;
-        if changed == 1 { Ok(()) } else { Err(Trouble::of_work("has the call for lost already")) }
+        match changed {
+            1 => Ok(()),
+            _ if *undoes => self.take_turn(),
+            _ => Err(Trouble::of_work("has the call for lost already")),
+        }
     }
 
     /// The next rows, oldest first, of which no more than so many are looked at; the last one that was, where there may
@@ -237,9 +257,17 @@ impl Rows<'_> {
         let sql = format!("SELECT {COLUMNS} FROM appointment WHERE +server = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let most = i64::from(LISTED_AT_ONCE);
-        let found = statement.query_and_then(params![filter.server, filter.after, most], read)?;
-        let found: Vec<Row> = found.collect::<Result<_, _>>()?;
-        let last = found.last().filter(|_| found.len() == LISTED_AT_ONCE as usize).map(|row| row.id);
+        let (mut found, mut bytes, mut whole) = (Vec::new(), 0, true);
+        for row in statement.query_and_then(params![filter.server, filter.after, most], read)? {
+            let row: Row = row?;
+            bytes += row.bytes();
+            found.push(row);
+            if bytes > LISTED_BYTES_AT_ONCE || found.len() == LISTED_AT_ONCE as usize {
+                whole = false;
+                break;
+            }
+        }
+        let last = found.last().filter(|_| !whole).map(|row| row.id);
         let mut rows = Vec::new();
         for row in found {
             if filter.since.is_none_or(|since| row.started >= since)

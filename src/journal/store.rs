@@ -37,8 +37,9 @@ pub(super) struct Trouble {
 pub(super) enum Kind {
     /// Another program is inside: it is asked again soon.
     Busy,
-    /// There is no room. What can be read stays good.
-    Full,
+    /// The system does not write it, for want of room or by a fault of the disk. What can be read stays good; were the
+    /// file opened anew, what was refused might be found in the log.
+    Unwritten,
     /// It may pass when somebody does something about it.
     Passing,
     /// What is asked cannot be done; the file is as it should be.
@@ -87,11 +88,11 @@ impl From<rusqlite::Error> for Trouble {
                 Trouble { kind: Kind::Busy, why: "is locked by another program".to_owned() }
             }
             (ErrorCode::DiskFull, _) => {
-                Trouble { kind: Kind::Full, why: "cannot be written: the disk is full".to_owned() }
+                Trouble { kind: Kind::Unwritten, why: "cannot be written: the disk is full".to_owned() }
             }
-            (ErrorCode::SystemIoFailure, ffi::SQLITE_IOERR_WRITE) => {
+            (ErrorCode::SystemIoFailure, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_FSYNC) => {
                 let why = "cannot be written: the system refuses it, for want of room or by a fault of the disk";
-                Trouble { kind: Kind::Full, why: why.to_owned() }
+                Trouble { kind: Kind::Unwritten, why: why.to_owned() }
             }
             (ErrorCode::ReadOnly, _) => Trouble::passing("may not be written"),
             (ErrorCode::PermissionDenied | ErrorCode::CannotOpen, _) => Trouble::passing("cannot be opened"),

@@ -96,19 +96,19 @@ static void grow(arctos_client *client, const char *log)
 static void first(const char *config, const char *log)
 {
     arctos_client *client = new_client(config);
-    rlim_t size, room;
+    rlim_t room;
     int known, failed = 0;
 
     grow(client, log);
     made(client, "F-1");
     known = rows(client, "created");
-    size = size_of(log);
-    /* The log takes a part of what is written, until there is room for all. */
+    /* The log takes a part of what is written, until there is room for all. What was not written may grow it, for
+       something else is written over it. */
     for (room = 0; room < 30 * 1024; room += 700) {
         char *answer = NULL;
         arctos_code code;
 
-        limit(size + room);
+        limit(size_of(log) + room);
         code = add(client, "F-2", &answer);
         if (code == ARCTOS_OK) {
             arctos_free(answer);
