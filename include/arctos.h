@@ -585,8 +585,8 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_journal_list(arctos_client *client, co
  *
  * Returns ARCTOS_OK; ARCTOS_NO_VALUE when there is no such row; ARCTOS_BAD_ARGUMENT for a resolution that is none, a row
  * that is being sent or says the contrary, and a client without a journal, after all of which the row is as before;
- * ARCTOS_JOURNAL. Waits at most timeout_ms for another program that has the file locked. Any thread. Decisions 35 and 40
- * of docs/contract.md.
+ * ARCTOS_JOURNAL, after which it may have been recorded all the same, once the disk answers. Waits at most timeout_ms for
+ * the disk, and for another program that has the file locked. Any thread. Decisions 35 and 40 of docs/contract.md.
  *
  *     char *answer = NULL;
  *     const char *found = "{\"outcome\":\"created\",\"task_num\":\"202312210000001\",\"by\":\"m.lin\"}";

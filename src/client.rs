@@ -186,16 +186,16 @@ impl Client {
         task: &Task,
         send: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
     ) -> Result<Zeroizing<String>, Failure> {
-        // The words of a server to another task, in a failure of this one.
-        let masked = |answer: &str| {
+        // A server's answer in a failure, of this call or of a later one.
+        let mask = |answer: &str| {
             let private = self.private(task.private().ok()?, self.config.credential.at_hand().ok()?.iter()).ok()?;
-            mask(&memory::join(&[answer]).ok()?, &private, LONGEST_BODY)
+            mask(answer, &private, LONGEST_BODY)
         };
-        match journal.begin(call, &task.number, &task.body, self.config.server_dedupes, masked)? {
+        match journal.begin(call, &task.number, &task.body, self.config.server_dedupes, mask)? {
             Begun::Recorded(answer) => Ok(answer),
             Begun::Send(pending) => {
                 let result = send().map_err(|failure| failure.of(call));
-                pending.end(&result);
+                pending.end(&result, mask);
                 result
             }
         }

@@ -545,16 +545,6 @@ fn whoever_may_use_the_file_may_use_what_stands_beside_it() {
 }
 
 #[test]
-fn without_the_file_of_the_signs_of_life_nothing_is_sent() {
-    let desk = Desk::new();
-    let client = desk.client();
-    fs::remove_file(desk.folder.path().join("journal-alive")).expect("a file");
-    let reply = client.add(&task("BR-1"));
-    assert_eq!(reply.code, JOURNAL, "{reply:?}");
-    assert_eq!(desk.requests(), 0);
-}
-
-#[test]
 fn a_file_that_knows_less_than_it_did_is_refused() {
     for what in ["an older copy", "no log", "no file"] {
         let desk = Desk::new();
@@ -690,15 +680,20 @@ fn what_is_certain_is_forgotten_in_time_and_nothing_else() {
         desk.sql().execute(sql, params![days * 24 * 60 * 60 * 1000]).expect("rows");
     };
     age(9);
-    desk.leave(&client, "A", NOT_CREATED);
+    desk.leave(&client, "A", CREATED);
     assert_eq!(numbers(&rows(&client, json!({}))), ["MADE", "NOT", "OPEN", "FOUND", "A"]);
     age(2);
+    // Who makes nothing, because the clock is wrong, may forget nothing.
     desk.leave(&client, "B", NOT_CREATED);
-    assert_eq!(numbers(&rows(&client, json!({}))), ["OPEN", "A", "B"]);
+    desk.leave(&client, "OTHER", UNKNOWN);
+    assert_eq!(client.add(&task("MADE")).code, OK);
+    assert_eq!(numbers(&rows(&client, json!({}))), ["MADE", "NOT", "OPEN", "FOUND", "A", "B", "OTHER"]);
+    desk.leave(&client, "C", CREATED);
+    assert_eq!(numbers(&rows(&client, json!({}))), ["OPEN", "A", "B", "OTHER", "C"]);
     assert_eq!(rows(&elsewhere, json!({})).len(), 1, "another server's rows have another time");
     age(36_000);
-    desk.leave(&client, "C", NOT_CREATED);
-    assert_eq!(numbers(&rows(&client, json!({}))), ["OPEN", "C"], "what is open is never forgotten");
+    desk.leave(&client, "D", CREATED);
+    assert_eq!(numbers(&rows(&client, json!({}))), ["OPEN", "OTHER", "D"], "what is open is never forgotten");
     assert_eq!(end(&client.add(&task("OPEN"))), (UNRESOLVED, UNKNOWN));
 }
 
@@ -733,8 +728,28 @@ fn nothing_of_a_body_stands_in_the_file() {
 }
 
 #[test]
+fn a_conflict_repeats_nothing_of_the_other_task() {
+    let desk = Desk::new();
+    let (remark, other, token) = ("the remark of one customer", "and of another one", "a-token-of-yesterday");
+    let said = |text: &str| task("BR-1").replacen('{', &format!("{{\"task_remark\":\"{text}\","), 1);
+    let words = json!({ "status": 1, "info": { "task_num": "7", "for": remark }, "by": [token] }).to_string();
+    desk.server.next(Script::made().send(answer("200 OK", Framing::Length, words.as_bytes())));
+    let yesterday = Owned::new(&desk.config(json!({ "token": token })));
+    assert_eq!(yesterday.add(&said(remark)).text(), words);
+    let conflict = desk.client().add(&said(other));
+    assert_eq!(end(&conflict), (CONFLICT, CREATED));
+    let masked = json!({ "status": 1, "info": { "task_num": "7", "for": "***" }, "by": ["***"] });
+    assert_eq!(conflict.json()["recorded_answer"], masked);
+    for secret in [remark, other, token] {
+        assert!(!conflict.text().contains(secret), "{conflict:?}");
+    }
+    // To the same task the answer is what it was.
+    assert_eq!(desk.client().add(&said(remark)).text(), words);
+}
+
+#[test]
 fn a_journal_that_goes_away_stops_every_call() {
-    let names = ["journal", "journal-wal", "journal-shm"];
+    let names = ["journal", "journal-wal", "journal-shm", "journal-alive"];
     for (what, name) in ["removed", "replaced"].into_iter().flat_map(|what| names.map(|name| (what, name))) {
         let desk = Desk::new();
         let client = desk.client();
@@ -745,8 +760,11 @@ fn a_journal_that_goes_away_stops_every_call() {
             fs::write(file, b"").expect("a file");
         }
         let reply = client.add(&task("BR-2"));
-        assert_eq!(end(&reply), (JOURNAL, UNKNOWN), "{what}: nobody can tell what stood in it: {reply:?}");
-        assert!(reply.json()["message"].as_str().expect("a text").contains("removed or replaced"), "{reply:?}");
+        assert_eq!(end(&reply), (JOURNAL, UNKNOWN), "{what} {name}: nobody can tell what stood in it: {reply:?}");
+        // Without the signs of life, the call has none of its own.
+        let why =
+            if (what, name) == ("removed", "journal-alive") { "its signs of life" } else { "removed or replaced" };
+        assert!(reply.json()["message"].as_str().expect("a text").contains(why), "{reply:?}");
         // And it stays so: what is there now knows less.
         assert_eq!(client.journal_list("{}").code, JOURNAL);
         assert_eq!(client.add(&task("BR-2")).code, JOURNAL);

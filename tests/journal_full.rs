@@ -535,10 +535,13 @@ fn signs_of_life_that_are_removed_make_a_living_call_unknown_to_others_and_nothi
         answer()
     });
     assert_eq!((reply.code, reply.text()), (OK, &*success_body("S-1")));
-    site.client.add(&task("S-1"));
-    site.elsewhere(&adder, 1);
-    site.made("S-2");
-    assert_eq!(site.server.connections(), 2);
+    // Whose calls were seen by nobody else makes no further ones.
+    for number in ["S-1", "S-2"] {
+        let reply = site.sends_nothing(number, json!({}), (JOURNAL, UNKNOWN));
+        assert!(reply.text().contains("was removed or replaced"), "{reply:?}");
+    }
+    assert_eq!(site.elsewhere(&adder, 1), UNRESOLVED);
+    assert_eq!(site.server.connections(), 1);
 }
 
 #[test]

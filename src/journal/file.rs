@@ -89,7 +89,9 @@ impl Undone {
         match (self, before) {
             (Undone::Trouble(trouble) | Undone::Stopped(Some(trouble)), _) => trouble,
             (Undone::Stopped(None), Some(before)) => before,
-            (Undone::Stopped(None), None) => Trouble::passing("did not become ready in time: the disk is slow"),
+            (Undone::Stopped(None), None) => {
+                Trouble::passing("did not become ready in time: the disk is slow, or many calls wait for it")
+            }
         }
     }
 }
@@ -188,7 +190,7 @@ impl Job {
             Work::Begin(intent, life) if failed || left && stands => {
                 let (intent, outcome) = (intent.clone(), seen.unwrap_or(Outcome::Unknown));
                 let code = Code::Journal.value();
-                let ending = Ending { intent, outcome, code, answer: None, undoes: true };
+                let ending = Ending { intent, outcome, code, answer: None, masked: None, undoes: true };
                 Some(Work::End(ending, life.clone()))
             }
             _ => None,
@@ -288,6 +290,12 @@ impl File {
                 Some((result, progress.seen))
             });
             if let Some(ended) = ended {
+                // What nobody has begun is nobody's any more, and with it goes the sign of life that it holds.
+                let left = self.queue.with(|queue| {
+                    let place = queue.jobs.iter().position(|other| Arc::ptr_eq(other, &job));
+                    place.map(|place| queue.jobs.remove(place))
+                });
+                drop(left);
                 return ended;
             }
             thread::park_timeout(until.saturating_duration_since(now));

@@ -33,8 +33,9 @@ use self::store::{Kind, Trouble};
 use crate::call::{Call, Cause, Phase};
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::json;
 use crate::log::{Fields, Level};
-use crate::memory;
+use crate::memory::{self, NoMemory};
 use crate::outcome::Outcome;
 
 /// The pauses between two looks at what another call makes: the first one, and the longest.
@@ -82,7 +83,8 @@ impl Journal {
         Ok(Journal { file, open: AtomicBool::new(true), server: settings.server_id.clone(), keep })
     }
 
-    /// Asks whether a call may send this body under this number, and writes that it does.
+    /// Asks whether a call may send this body under this number, and writes that it does. `mask` takes out of an answer
+    /// what no failure of the call may repeat.
     ///
     /// # Errors
     /// [`Code::Journal`], [`Code::Unresolved`], [`Code::Conflict`], [`Code::BadResponse`] as it was recorded, and those
@@ -168,7 +170,7 @@ impl Journal {
             let message = format!(
                 "this out_task_num stands for another task, which {what}; nothing was sent now: give this one a number of its own"
             );
-            let answer = row.answer.as_deref().and_then(mask);
+            let answer = row.masked.as_ref().or(row.answer.as_ref()).and_then(|answer| mask(answer));
             return Err(Failure::recorded(call, Code::Conflict, outcome, message, answer.as_deref()));
         }
     }
@@ -224,16 +226,21 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// Writes how the call ended. Where that cannot be done, the row reads as unknown from now on, and the log says so.
-    pub(crate) fn end(mut self, result: &Result<Zeroizing<String>, Failure>) {
-        let answer = result.as_ref().ok().map(|answer| answer.as_str());
+    /// `mask`: as for [`Journal::begin`].
+    pub(crate) fn end(mut self, result: &Result<Zeroizing<String>, Failure>, mask: impl Fn(&str) -> Option<String>) {
         let (code, outcome) = match result {
             Ok(_) => (Code::Ok, Outcome::Created),
             Err(failure) => (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown)),
         };
+        // What cannot be masked is not shown.
+        let answer = result.as_ref().ok().map(|answer| Answer {
+            text: answer,
+            masked: mask(answer).filter(|masked| json::check(masked).is_ok()).unwrap_or_default(),
+        });
         self.write(code, outcome, answer);
     }
 
-    fn write(&mut self, code: Code, outcome: Outcome, answer: Option<&str>) {
+    fn write(&mut self, code: Code, outcome: Outcome, answer: Option<Answer>) {
         self.ended = true;
         let now = Instant::now();
         let mut until = match outcome {
@@ -241,7 +248,7 @@ impl Pending {
             _ => now + self.call.left().max(LAST_WORDS),
         };
         let (mut cancelled, mut before) = (false, None);
-        loop {
+        let why = loop {
             let wait = || {
                 if self.call.is_cancelled() && !cancelled {
                     cancelled = true;
@@ -250,32 +257,48 @@ impl Pending {
                 let now = Instant::now();
                 (now < until).then(|| until.min(now + AGAIN))
             };
-            let Ok(answer) = answer.map(memory::copy).transpose() else { break };
-            let intent = self.intent.clone();
-            let ending = Ending { intent, outcome, code: code.value(), answer, undoes: false };
+            let Ok(ending) = self.ending(code, outcome, answer.as_ref()) else {
+                break Trouble::passing("cannot be used: there is no memory for it");
+            };
             let why = match self.file.ask(Work::End(ending, self.life.clone()), wait).0 {
                 Ok(_) => return,
                 Err(undone) => undone.trouble_after(before),
             };
             let left = until.saturating_duration_since(Instant::now());
             if matches!(why.kind, Kind::Final | Kind::Lasting) || left.is_zero() {
-                let note = format!(
-                    "the outcome was not written, and counts as unknown: the journal {} {why}",
-                    self.file.path().display()
-                );
-                self.call.log(Level::Warning, "journal", || Fields {
-                    code: Some(code.value()),
-                    name: Some(code.name()),
-                    outcome: Some(outcome.word()),
-                    note: Some(&note),
-                    ..Fields::default()
-                });
-                return;
+                break why;
             }
             before = Some(why);
             std::thread::sleep(left.min(AGAIN));
-        }
+        };
+        let path = self.file.path().display();
+        let note = format!("the outcome was not written, and counts as unknown: the journal {path} {why}");
+        self.call.log(Level::Warning, "journal", || Fields {
+            code: Some(code.value()),
+            name: Some(code.name()),
+            outcome: Some(outcome.word()),
+            note: Some(&note),
+            ..Fields::default()
+        });
     }
+
+    fn ending(&self, code: Code, outcome: Outcome, answer: Option<&Answer>) -> Result<Ending, NoMemory> {
+        let masked = answer.filter(|answer| answer.masked != answer.text).map(|answer| &*answer.masked);
+        Ok(Ending {
+            intent: self.intent.clone(),
+            outcome,
+            code: code.value(),
+            answer: answer.map(|answer| memory::copy(answer.text)).transpose()?,
+            masked: masked.map(memory::copy).transpose()?,
+            undoes: false,
+        })
+    }
+}
+
+/// The answer to a call that has made its appointment.
+struct Answer<'a> {
+    text: &'a str,
+    masked: String,
 }
 
 impl Drop for Pending {

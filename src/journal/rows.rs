@@ -31,6 +31,7 @@ pub(super) const VERSION_1: &str = "
         ended INTEGER,
         code INTEGER,
         answer TEXT,
+        masked TEXT,
         by TEXT,
         note TEXT,
         resolved INTEGER,
@@ -94,6 +95,8 @@ pub(super) struct Row {
     pub by: Option<String>,
     pub note: Option<String>,
     pub resolved: Option<i64>,
+    /// The answer without what no failure may repeat, where that is another text.
+    pub masked: Option<String>,
 }
 
 impl Row {
@@ -136,6 +139,8 @@ pub(super) struct Ending {
     pub outcome: Outcome,
     pub code: i32,
     pub answer: Option<String>,
+    /// The answer without what no failure may repeat, where that is another text.
+    pub masked: Option<String>,
     /// Whether it takes back an intent. Where there is none, something is written over what may stand of it in the log.
     pub undoes: bool,
 }
@@ -178,74 +183,85 @@ pub(super) struct Rows<'a> {
     pub path: &'a Path,
 }
 
-const COLUMNS: &str = "id, out_task_num, digest, state, life, started, ended, code, answer, by, note, resolved";
+const COLUMNS: &str = "id, out_task_num, digest, state, life, started, ended, code, answer, by, note, resolved, masked";
 
 impl Rows<'_> {
     /// How a call stands with what is written; `None` where it may send, if its intent can be written. What the outcome
     /// is before that goes to `seen`.
     pub(super) fn look(&self, intent: &Intent, seen: impl FnOnce(Outcome)) -> Result<Option<Standing>, Trouble> {
         let row = self.find(&intent.server, &intent.out_task_num)?;
-        let row = row.map(|row| self.settled(row)).transpose()?;
-        seen(match row.as_ref().map(|row| row.state) {
-            None => Outcome::NotCreated,
-            Some(State::Ended(outcome)) => outcome,
-            Some(State::Sending) => Outcome::Unknown,
-        });
-        let Some(row) = row.filter(|row| row.state != State::Ended(Outcome::NotCreated)) else { return Ok(None) };
-        Ok(match row.state {
-            _ if row.digest != intent.digest => Some(Standing::Conflict(row)),
-            State::Sending => Some(Standing::Sending),
-            State::Ended(Outcome::Created) => Some(Standing::Made(row)),
-            State::Ended(_) if intent.server_dedupes => None,
-            State::Ended(_) => Some(Standing::Unresolved),
-        })
+        self.stands(intent, row, seen).map(Result::ok)
     }
 
     /// Writes the intent of a call, if it may send. `life`: the call's own sign.
     pub(super) fn begin(&self, intent: &Intent, life: u64, seen: impl FnOnce(Outcome)) -> Result<Standing, Trouble> {
         let row = self.find(&intent.server, &intent.out_task_num)?;
-        if row.is_some_and(|row| row.life == Some(signed(life))) {
+        if row.as_ref().is_some_and(|row| row.life == Some(signed(life))) {
             // An intent of this very call, which the disk has refused: it is there, and may not be when the machine stops.
             return Err(Trouble::passing("cannot be written: it is not certain that the disk has it"));
         }
-        if let Some(standing) = self.look(intent, seen)? {
-            return Ok(standing);
-        }
-        let now = now();
-        self.forget(&intent.server, now, intent.keep)?;
-        match self.find(&intent.server, &intent.out_task_num)? {
-            Some(row) if row.state != State::Ended(Outcome::NotCreated) => {
+        match self.stands(intent, row, seen)? {
+            Ok(standing) => Ok(standing),
+            Err(Some(row)) if row.state != State::Ended(Outcome::NotCreated) => {
                 let sql = "UPDATE appointment SET state = ?2, life = ?3 WHERE id = ?1";
                 self.run(sql, params![row.id, State::Sending.value(), signed(life)])?;
                 Ok(Standing::Begun { doubtful: true })
             }
-            Some(row) => {
-                self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
-                self.insert(intent, life, now)
+            Err(row) => {
+                if let Some(row) = row {
+                    self.run("DELETE FROM appointment WHERE id = ?1", params![row.id])?;
+                }
+                let sql = "INSERT INTO appointment (server, out_task_num, digest, state, life, started)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                let Intent { server, out_task_num, digest, .. } = intent;
+                self.run(sql, params![server, out_task_num, digest, State::Sending.value(), signed(life), now()])?;
+                Ok(Standing::Begun { doubtful: false })
             }
-            None => self.insert(intent, life, now),
         }
     }
 
-    fn insert(&self, intent: &Intent, life: u64, now: i64) -> Result<Standing, Trouble> {
-        let sql = "INSERT INTO appointment (server, out_task_num, digest, state, life, started)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let Intent { server, out_task_num, digest, .. } = intent;
-        self.run(sql, params![server, out_task_num, digest, State::Sending.value(), signed(life), now])?;
-        Ok(Standing::Begun { doubtful: false })
+    /// How a call stands with its row; where it may send, the row.
+    fn stands(
+        &self,
+        intent: &Intent,
+        row: Option<Row>,
+        seen: impl FnOnce(Outcome),
+    ) -> Result<Result<Standing, Option<Row>>, Trouble> {
+        let row = match row {
+            Some(row) => self.settled(&intent.server, row)?,
+            None => None,
+        };
+        seen(match row.as_ref().map(|row| row.state) {
+            None => Outcome::NotCreated,
+            Some(State::Ended(outcome)) => outcome,
+            Some(State::Sending) => Outcome::Unknown,
+        });
+        Ok(match row {
+            None => Err(None),
+            Some(row) if row.state == State::Ended(Outcome::NotCreated) => Err(Some(row)),
+            Some(row) if row.digest != intent.digest => Ok(Standing::Conflict(row)),
+            Some(row) => match row.state {
+                State::Sending => Ok(Standing::Sending),
+                State::Ended(Outcome::Created) => Ok(Standing::Made(row)),
+                State::Ended(_) if intent.server_dedupes => Err(Some(row)),
+                State::Ended(_) => Ok(Standing::Unresolved),
+            },
+        })
     }
 
     /// Writes how the call with this sign of life ended.
     pub(super) fn end(&self, ending: &Ending, life: u64) -> Result<(), Trouble> {
-        let sql = "UPDATE appointment SET state = ?4, life = NULL, ended = ?5, code = ?6, answer = ?7
+        let sql = "UPDATE appointment SET state = ?4, life = NULL, ended = ?5, code = ?6, answer = ?7, masked = ?8
             WHERE server = ?1 AND out_task_num = ?2 AND life = ?3";
-        let Ending { intent, outcome, code, answer, undoes } = ending;
-        let Intent { server, out_task_num, .. } = &**intent;
-        let state = State::Ended(*outcome).value();
-        let changed = self.run(sql, params![server, out_task_num, signed(life), state, now(), code, answer])?;
+        let Ending { intent, outcome, code, answer, masked, undoes } = ending;
+        let Intent { server, out_task_num, keep, .. } = &**intent;
+        let (state, now) = (State::Ended(*outcome).value(), now());
+        let changed = self.run(sql, params![server, out_task_num, signed(life), state, now, code, answer, masked])?;
         match changed {
+            // Whoever has made an appointment over https knows the time well enough for a certificate.
+            1 if *outcome == Outcome::Created => self.forget(server, now, *keep),
             1 => Ok(()),
-            _ if *undoes => self.take_turn(),
+            _ if *undoes => self.run("UPDATE file SET turn = turn", []).map(drop),
             _ => Err(Trouble::of_work("has the call for lost already")),
         }
     }
@@ -273,10 +289,10 @@ impl Rows<'_> {
             if filter.since.is_none_or(|since| row.started >= since)
                 && filter.until.is_none_or(|until| row.started < until)
             {
-                let row = self.settled(row)?;
-                if filter.state.is_none_or(|state| state == row.state) {
-                    rows.push(row);
-                }
+                let id = row.id;
+                // One that began anew meanwhile stands further on.
+                let row = self.settled(&filter.server, row)?.filter(|row| row.id == id);
+                rows.extend(row.filter(|row| filter.state.is_none_or(|state| state == row.state)));
             }
         }
         Ok((rows, last))
@@ -285,8 +301,8 @@ impl Rows<'_> {
     /// Writes what a person found out.
     pub(super) fn resolve(&self, resolution: &Resolution) -> Result<Result<Row, Refused>, Trouble> {
         let Resolution { server, out_task_num, answer, by, note } = resolution;
-        let Some(row) = self.find(server, out_task_num)? else { return Ok(Err(Refused::NoRow)) };
-        let row = self.settled(row)?;
+        let row = self.find(server, out_task_num)?.map(|row| self.settled(server, row)).transpose()?.flatten();
+        let Some(row) = row else { return Ok(Err(Refused::NoRow)) };
         let outcome = if answer.is_some() { Outcome::Created } else { Outcome::NotCreated };
         // What was said before stays, but for who said it.
         let recorded = match (row.state, row.answer.as_deref().zip(answer.as_deref())) {
@@ -304,7 +320,8 @@ impl Rows<'_> {
             _ => row.answer.as_ref().or(answer.as_ref()),
         };
         let state = State::Ended(outcome).value();
-        let sql = "UPDATE appointment SET state = ?2, life = NULL, answer = ?3, by = ?4, note = ?5, resolved = ?6
+        let sql = "UPDATE appointment SET state = ?2, life = NULL, answer = ?3, by = ?4, note = ?5, resolved = ?6,
+                masked = iif(answer IS ?3, masked, NULL)
             WHERE id = ?1";
         self.run(sql, params![row.id, state, recorded, by, note, now()])?;
         match self.find(server, out_task_num)? {
@@ -333,23 +350,18 @@ impl Rows<'_> {
     }
 
     /// The row as it counts: what a dead sender left is unknown.
-    fn settled(&self, mut row: Row) -> Result<Row, Trouble> {
+    fn settled(&self, server: &str, mut row: Row) -> Result<Option<Row>, Trouble> {
         while row.state == State::Sending && !self.is_alive(&row)? {
             // A call lets go of its sign of life when its outcome is written, which may have been just now.
-            let again = self.by_id(row.id)?;
-            match again {
-                Some(again) if again.state != State::Sending || again.life != row.life => row = again,
-                _ => row.state = State::Ended(Outcome::Unknown),
+            match self.find(server, &row.out_task_num)? {
+                None => return Ok(None),
+                Some(again) if again.state == State::Sending && again.life == row.life => {
+                    row.state = State::Ended(Outcome::Unknown);
+                }
+                Some(again) => row = again,
             }
         }
-        Ok(row)
-    }
-
-    fn by_id(&self, id: i64) -> Result<Option<Row>, Trouble> {
-        let sql = format!("SELECT {COLUMNS} FROM appointment WHERE id = ?1");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut found = statement.query_and_then(params![id], read)?;
-        found.next().transpose()
+        Ok(Some(row))
     }
 
     /// How often the file was written.
@@ -392,6 +404,7 @@ fn read(row: &rusqlite::Row) -> Result<Row, Trouble> {
         by: row.get(9)?,
         note: row.get(10)?,
         resolved: row.get(11)?,
+        masked: row.get(12)?,
     })
 }
 

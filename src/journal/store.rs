@@ -130,7 +130,7 @@ impl Place {
         if !about.is_file() {
             return Err(Trouble::lasting("is no file"));
         }
-        if files::names(&about) > 1 {
+        if files::names(&path).map_err(|error| Trouble::of_system("the file", &error))? > 1 {
             return Err(Trouble::lasting(
                 "has several names (hard links), of which each would have a journal of its own",
             ));
@@ -143,12 +143,15 @@ impl Place {
 
     /// Whether the file is still the one that has its name.
     fn check(&self) -> Result<(), Trouble> {
-        if Identity::of(&self.path).is_ok_and(|identity| identity == self.identity) {
-            return Ok(());
+        match Identity::of(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Trouble::of_system("a file of it", &error)),
+            _ => {
+                let name = self.path.file_name().unwrap_or_default().display();
+                let why = format!("cannot be used: {name} was removed or replaced while it is in use");
+                Err(Trouble::lasting(why))
+            }
         }
-        let name = self.path.file_name().unwrap_or_default().display();
-        let why = format!("cannot be used: {name} was removed or replaced while it is in use");
-        Err(Trouble::lasting(why))
     }
 }
 
@@ -229,7 +232,7 @@ pub(super) struct Store {
     /// There until it is dropped.
     connection: Option<Connection>,
     place: Place,
-    /// SQLite's log and its index.
+    /// SQLite's log and its index, and the signs of life.
     beside: Vec<Place>,
     /// The key of the file.
     pub key: [u8; KEY_LENGTH],
@@ -252,11 +255,11 @@ impl Store {
         // The log is there from the first reading on.
         let key = || store.connection().query_row("SELECT key FROM file", [], |row| row.get(0));
         store.key = files::with_sqlite(key)?;
-        for ending in ["-wal", "-shm"] {
+        for ending in ["-wal", "-shm", "-alive"] {
             let mut path = store.place.path.as_os_str().to_owned();
             path.push(ending);
             let path = PathBuf::from(path);
-            let identity = Identity::of(&path).map_err(|error| Trouble::of_system("SQLite's log", &error))?;
+            let identity = Identity::of(&path).map_err(|error| Trouble::of_system("what is beside it", &error))?;
             store.beside.push(Place { path, identity });
         }
         store.read(|_| Ok(()))?;
@@ -372,7 +375,7 @@ impl Store {
             return Ok(());
         }
         Err(Trouble::lasting(format!(
-            "was written {known} times and knows of {turn}: it is an older copy, or has lost its log; where that is meant, remove the file beside it that ends in -alive"
+            "was written {known} times and knows of {turn}: it is an older copy, or has lost its log; where that is meant, remove the file beside it that ends in -alive while no program uses it"
         )))
     }
 

@@ -29,23 +29,25 @@ pub(crate) struct Identity {
 impl Identity {
     /// That of the file which has this name now.
     pub(crate) fn of(path: &Path) -> io::Result<Identity> {
-        let file = File::open(path)?;
-        // SAFETY: all zeroes are a value of the type, which the call fills; the handle is a borrowed file's.
-        let (asked, about) = unsafe {
-            let mut about: BY_HANDLE_FILE_INFORMATION = std::mem::zeroed();
-            (GetFileInformationByHandle(file.as_raw_handle() as HANDLE, &raw mut about), about)
-        };
-        if asked == 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let about = about(path)?;
         let number = u64::from(about.nFileIndexHigh) << 32 | u64::from(about.nFileIndexLow);
         Ok(Identity { volume: about.dwVolumeSerialNumber, number })
     }
 }
 
-/// How many names a file has. Here that is not told without the file being opened, and taken for one.
-pub(crate) fn names(_: &Metadata) -> u64 {
-    1
+fn about(path: &Path) -> io::Result<BY_HANDLE_FILE_INFORMATION> {
+    let file = File::open(path)?;
+    // SAFETY: all zeroes are a value of the type, which the call fills; the handle is a borrowed file's.
+    let (asked, about) = unsafe {
+        let mut about: BY_HANDLE_FILE_INFORMATION = std::mem::zeroed();
+        (GetFileInformationByHandle(file.as_raw_handle() as HANDLE, &raw mut about), about)
+    };
+    if asked == 0 { Err(io::Error::last_os_error()) } else { Ok(about) }
+}
+
+/// How many names a file has.
+pub(crate) fn names(path: &Path) -> io::Result<u64> {
+    about(path).map(|about| u64::from(about.nNumberOfLinks))
 }
 
 /// Makes an empty file, with the rights that its folder hands on; an error when there is one.
@@ -98,8 +100,12 @@ fn place(offset: u64) -> OVERLAPPED {
 
 /// Locks a byte of a file until the file is closed, by whom or by what ever. `false` when another one has it.
 pub(crate) fn lock(file: &File, offset: u64) -> io::Result<bool> {
+    lock_so(file, offset, LOCKFILE_EXCLUSIVE_LOCK)
+}
+
+fn lock_so(file: &File, offset: u64, how: u32) -> io::Result<bool> {
     let mut place = place(offset);
-    let how = LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY;
+    let how = how | LOCKFILE_FAIL_IMMEDIATELY;
     // SAFETY: the handle is a borrowed file's, and the structure lives as long as the call, which does not wait.
     if unsafe { LockFileEx(file.as_raw_handle() as HANDLE, how, 0, 1, 0, &raw mut place) } != 0 {
         return Ok(true);
@@ -111,9 +117,9 @@ pub(crate) fn lock(file: &File, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Whether another open file has the lock of a byte.
+/// Whether another open file has the lock of a byte. Those who ask at once do not see each other.
 pub(crate) fn is_locked(file: &File, offset: u64) -> io::Result<bool> {
-    if !lock(file, offset)? {
+    if !lock_so(file, offset, 0)? {
         return Ok(true);
     }
     let mut place = place(offset);
