@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arctos_tests::api::{OK, Owned, UNKNOWN, UNRESOLVED};
 use arctos_tests::http::success;
+use arctos_tests::journal::locked_elsewhere;
 use arctos_tests::server::{Script, Server, Step};
 use arctos_tests::stage::{config, with};
 use arctos_tests::tools::{Host, Running, both};
@@ -152,4 +153,33 @@ fn what_a_killed_parent_was_sending_is_unknown_though_its_child_lives() {
     desk.server.settle(0).expect("all have ended");
     let made = |number: &str, count: u32| (number.to_owned(), count);
     assert_eq!(desk.server.ledger().all(), &BTreeMap::from([made("CHILD-1", 1), made("CHILD-2", 1)]));
+}
+
+#[test]
+fn a_fork_does_not_wait_for_a_file_that_is_locked() {
+    let desk = Desk::new();
+    let client = Owned::new(&desk.config());
+    desk.server.next(Script::served());
+    std::thread::scope(|scope| {
+        let waiting = locked_elsewhere(&desk.file(), || {
+            let waiting = scope.spawn(|| client.add(&added("W")));
+            let began = Instant::now();
+            for _ in 0..50 {
+                // SAFETY: the child does nothing but to end.
+                let child = unsafe { libc::fork() };
+                assert!(child >= 0);
+                if child == 0 {
+                    // SAFETY: nothing of the test's is run at its end.
+                    unsafe { libc::_exit(0) };
+                }
+                // SAFETY: a child of this thread's.
+                assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+            }
+            // The call waits for 50 s.
+            assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+            assert!(!waiting.is_finished());
+            waiting
+        });
+        assert_eq!(waiting.join().expect("no panic").code, OK);
+    });
 }

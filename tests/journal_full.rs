@@ -4,7 +4,6 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::ptr;
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
@@ -14,9 +13,9 @@ use arctos_tests::api::{
     UNRESOLVED, arctos, client_new,
 };
 use arctos_tests::http::{head, success, success_body};
-use arctos_tests::journal::{Adder, Book, rows, task};
+use arctos_tests::journal::{Adder, Book, locked_elsewhere, rows, task};
 use arctos_tests::server::{Script, Server, Step};
-use arctos_tests::tools::{Host, Talker, both, succeed};
+use arctos_tests::tools::{Host, both, succeed};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -88,28 +87,10 @@ enum Holder {
 
 const HOLDERS: [Holder; 2] = [Holder::Process, Holder::Host];
 
-const PYTHON: &str = r#"
-import sqlite3, sys
-journal = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
-journal.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-sys.stdin.readline()
-journal.execute("ROLLBACK")
-print("open", flush=True)
-"#;
-
 /// Does something while the file is locked.
 fn locked<T>(file: &Path, holder: Holder, work: impl FnOnce() -> T) -> T {
     match holder {
-        Holder::Process => {
-            let mut python = Talker::of(Command::new("python3").args(["-c", PYTHON]).arg(file));
-            python.says("locked");
-            let done = work();
-            python.go_on();
-            python.says("open");
-            python.ends();
-            done
-        }
+        Holder::Process => locked_elsewhere(file, work),
         Holder::Host => {
             let sqlite = Connection::open(file).expect("it opens");
             sqlite.busy_timeout(Duration::from_secs(60)).expect("a time-out");

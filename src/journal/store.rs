@@ -247,8 +247,8 @@ impl Store {
         place.check()?;
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = files::with_sqlite(|| Connection::open_with_flags(sqlite_path(&place.path), flags))?;
         let turns = life::turns(&place.path).map_err(|error| Trouble::of_system("its signs of life", &error))?;
+        let connection = files::with_sqlite(|| Connection::open_with_flags(sqlite_path(&place.path), flags))?;
         let (connection, place, key) = (Some(connection), place.clone(), [0; KEY_LENGTH]);
         let mut store = Store { connection, place, beside: Vec::new(), key, turns };
         files::with_sqlite(|| store.set_up())?;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::api::{OK, Owned};
 use crate::server::Server;
 use crate::stage::{config, with};
-use crate::tools::{Host, succeed};
+use crate::tools::{Host, Talker, succeed};
 
 /// A journal that is not there yet, in a folder of its own.
 pub struct Book {
@@ -132,4 +132,25 @@ pub fn calls(output: &[u8]) -> Vec<Call> {
         Call { number, code, outcome, answer: next().to_owned() }
     };
     whole.map(call).collect()
+}
+
+/// Does something while another process has the file locked.
+#[track_caller]
+pub fn locked_elsewhere<T>(file: &Path, work: impl FnOnce() -> T) -> T {
+    const PYTHON: &str = r#"
+import sqlite3, sys
+journal = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+journal.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+journal.execute("ROLLBACK")
+print("open", flush=True)
+"#;
+    let mut python = Talker::of(Command::new("python3").args(["-c", PYTHON]).arg(file));
+    python.says("locked");
+    let done = work();
+    python.go_on();
+    python.says("open");
+    python.ends();
+    done
 }
