@@ -15,7 +15,7 @@ use arctos_tests::api::{
 use arctos_tests::http::{head, success, success_body};
 use arctos_tests::journal::{Adder, Book, locked_elsewhere, rows, task};
 use arctos_tests::server::{Script, Server, Step};
-use arctos_tests::tools::{Host, both, succeed};
+use arctos_tests::tools::{Host, Talker, both, succeed};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
