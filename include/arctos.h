@@ -130,6 +130,10 @@
    Outcome: unknown; created when the server says so but gives no number. */
 #define ARCTOS_BAD_RESPONSE (-26)
 
+/* arctos_task_add_many: an appointment was not made; its row says why.
+   Outcome: see each row. */
+#define ARCTOS_PARTIAL (-27)
+
 /* The journal cannot be read or written: nothing was sent now.
    Outcome: not created when the journal could be read and says nothing against it; else unknown. */
 #define ARCTOS_JOURNAL (-30)
@@ -170,6 +174,28 @@ typedef int32_t arctos_code;
  * | ARCTOS_UNKNOWN | it may have been made | look for out_task_num at the server before you try again |
  */
 typedef int32_t arctos_outcome_code;
+
+/**
+ * Receives what became of one task, from arctos_task_add_many: `user` is what was given there, `index` the place of the
+ * task in the array, from 0; `done` how many have ended by now, this one included, `total` how many there are; `code` its
+ * code; `row` one JSON object in UTF-8, which is the library's and gone when the function returns.
+ *
+ * A row is `{"index","out_task_num","code","name","outcome","answer"}`, with the server's answer, or has "error", the error
+ * document, in the place of "answer"; without out_task_num where the task has none. `arctos_outcome(code, row)` works on
+ * it.
+ *
+ * Returns 0 to go on. Anything else stops: nothing more is begun. What was begun goes on to its end, and what was not is
+ * ARCTOS_CANCELLED; each task has its row all the same. It is called on the thread that called arctos_task_add_many, one at
+ * a time, and may call the library. It must return: an exception or longjmp out of it ends the process. It must not fork.
+ *
+ *     static int32_t ARCTOS_CALL print_row(void *user, int32_t index, int32_t done, int32_t total, arctos_code code,
+ *                                          const char *row)
+ *     {
+ *         fprintf((FILE *)user, "%d of %d: task %d: %s\n", (int)done, (int)total, (int)index, arctos_code_name(code));
+ *         return arctos_outcome(code, row) == ARCTOS_UNKNOWN;
+ *     }
+ */
+typedef int32_t (ARCTOS_CALL *arctos_row_fn)(void *user, int32_t index, int32_t done, int32_t total, arctos_code code, const char *row);
 
 /**
  * Receives the events of the library, from arctos_set_log: `user` is what was given there, `level` is 1 error, 2
@@ -469,6 +495,35 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add(arctos_client *client, const 
  *     arctos_free(answer);
  */
 ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_with(arctos_client *client, const char *task_json, const char *options_json, char **answer);
+
+/**
+ * Makes many appointments: as many at once as the client has `connections`, each as arctos_task_add_with makes it, with
+ * a deadline of its own that begins when it is taken up, and with the client's journal. Blocks until all have ended.
+ *
+ * `client`: a client. `tasks_json`: a JSON array of tasks in UTF-8, each as for arctos_task_add. `options_json`: NULL, or
+ * as for arctos_task_add_with, for each of them.
+ *
+ * `row`, `user`: NULL, or the function that hears of each task as it ends, and what it is handed.
+ *
+ * `answer`: NULL, and nothing is collected, or receives a text to be released with arctos_free: `{"results":[...]}` with the
+ * row of each task, in order; or the error document, which has `results` too where the code is ARCTOS_PARTIAL.
+ *
+ * Returns ARCTOS_OK when all were made, ARCTOS_PARTIAL when one was not. ARCTOS_BAD_ARGUMENT, and ARCTOS_BAD_TASK for what is
+ * no JSON array or holds an out_task_num twice: nothing was sent. What is wrong with a single task is in its row. After a
+ * failure that all would share (the token is refused, TLS, no connection after all tries) the rest is not tried: the same
+ * code, with `attempts` 0, but for what a journal knows of one. The document has no outcome; each row has.
+ *
+ * arctos_client_cancel, and arctos_call_cancel with the call_id of the options, end all of it. Any thread. Decision 42 of
+ * docs/contract.md.
+ *
+ *     char *answer = NULL;
+ *     const char *tasks = "[{\"business_id\":15,\"out_task_num\":\"BR0943-187\",\"task_type\":\"normal\",\"branch_code\":943,"
+ *                         "\"room_type\":\"realtime\",\"video\":true}]";
+ *     arctos_code code = arctos_task_add_many(client, tasks, NULL, print_row, stdout, &answer);
+ *     printf("%s\n", arctos_code_name(code));
+ *     arctos_free(answer);
+ */
+ARCTOS_API arctos_code ARCTOS_CALL arctos_task_add_many(arctos_client *client, const char *tasks_json, const char *options_json, arctos_row_fn row, void *user, char **answer);
 
 /**
  * Asks the server for anything else: POSTs a JSON text to a path below base_url, with the client's token, TLS, deadlines

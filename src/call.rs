@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cancel::Ticket;
@@ -101,7 +102,7 @@ pub(crate) struct Call {
     entered: Instant,
     purpose: Purpose,
     deadline: Cell<Option<(Instant, Limit)>>,
-    ticket: OnceCell<Rc<Ticket>>,
+    ticket: OnceCell<Arc<Ticket>>,
     attempts: Cell<u32>,
     /// What before this try may have made the appointment.
     doubt: Cell<Option<Doubt>>,
@@ -223,10 +224,9 @@ impl Call {
         self.deadline.set(Some((self.entered + timeout, Limit::Call(timeout))));
     }
 
-    /// From here on the call can be cancelled.
-    pub(crate) fn obey(&self, ticket: Ticket) {
-        // A call has one client.
-        let _ = self.ticket.set(Rc::new(ticket));
+    /// From here on the call can be cancelled; the first ticket stays.
+    pub(crate) fn obey(&self, ticket: impl FnOnce() -> Arc<Ticket>) {
+        self.ticket.get_or_init(ticket);
     }
 
     /// Begins a try.

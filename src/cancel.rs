@@ -20,13 +20,13 @@ impl Cancels {
     }
 
     /// Takes a call in, with the id that its caller gave it.
-    pub(crate) fn ticket(self: &Arc<Cancels>, id: Option<&str>) -> Ticket {
+    pub(crate) fn ticket(self: &Arc<Cancels>, id: Option<&str>) -> Arc<Ticket> {
         let named = id.map(|id| {
             let flag = Arc::new(AtomicBool::new(false));
             self.named.with(|named| named.push((id.to_owned(), flag.clone())));
             flag
         });
-        Ticket { client: self.clone(), count: self.count.load(Ordering::Acquire), named }
+        Arc::new(Ticket { client: self.clone(), count: self.count.load(Ordering::Acquire), named })
     }
 
     /// Cancels all that are in flight now, and none that come later.
@@ -75,7 +75,7 @@ mod tests {
         let cancels = Cancels::new();
         let [plain, desk, other] = [None, Some("desk"), Some("other")].map(|id| cancels.ticket(id));
         cancels.one("nobody");
-        assert!(![&plain, &desk, &other].into_iter().any(Ticket::is_cancelled));
+        assert!(![&plain, &desk, &other].into_iter().any(|ticket| ticket.is_cancelled()));
         cancels.one("desk");
         assert!(desk.is_cancelled() && !plain.is_cancelled() && !other.is_cancelled());
         drop(desk);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::call::{Call, Cause, Purpose};
-use crate::cancel::Cancels;
+use crate::cancel::{Cancels, Ticket};
 use crate::code::Code;
 use crate::config::Config;
 use crate::connection::{Answer, Connection};
@@ -18,7 +18,7 @@ use crate::credential::{LogIn, NoToken};
 use crate::failure::Problem;
 use crate::failure::{Failure, Said, Verdict};
 #[cfg(feature = "journal")]
-use crate::journal::{Begun, Journal};
+use crate::journal::{Begun, Journal, Wish};
 use crate::log::{Fields, Level};
 use crate::mask::mask;
 use crate::memory::{self, NoMemory};
@@ -146,11 +146,23 @@ impl Client {
 
     /// [`Client::task_add`] within a call that has begun.
     pub(crate) fn add(&self, call: &Rc<Call>, task: &str, options: &Options) -> Result<Zeroizing<String>, Failure> {
-        self.enter(call, options);
-        self.make(call, task).map_err(|failure| failure.of(call))
+        self.add_unless(call, task, options, None)
     }
 
-    fn make(&self, call: &Rc<Call>, task: &str) -> Result<Zeroizing<String>, Failure> {
+    /// [`Client::add`] of a task that is not sent where there is a reason against it: the failure, unless the journal
+    /// knows more of the task.
+    pub(crate) fn add_unless(
+        &self,
+        call: &Rc<Call>,
+        task: &str,
+        options: &Options,
+        against: Option<Failure>,
+    ) -> Result<Zeroizing<String>, Failure> {
+        self.enter(call, options);
+        self.make(call, task, against).map_err(|failure| failure.of(call))
+    }
+
+    fn make(&self, call: &Rc<Call>, task: &str, against: Option<Failure>) -> Result<Zeroizing<String>, Failure> {
         let task = Task::read(task, self.config.strict).inspect_err(|_| {
             if let Some(number) = contract::number(task) {
                 call.set_number(&number);
@@ -162,7 +174,12 @@ impl Client {
             call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
         }
         let request = Request { path: contract::PATH, body: &task.body, numbered: true, private: &|| task.private() };
+        #[cfg(feature = "journal")]
+        let sends = against.is_none();
         let send = || {
+            if let Some(against) = against {
+                return Err(against);
+            }
             #[cfg(feature = "planted-panic")]
             plant("panic-before-", &task);
             let result = self.carry_out(call, &request);
@@ -172,7 +189,7 @@ impl Client {
         };
         #[cfg(feature = "journal")]
         if let Some(journal) = &self.journal {
-            return self.once(call, journal, &task, send);
+            return self.once(call, journal, &task, sends, send);
         }
         send()
     }
@@ -184,6 +201,7 @@ impl Client {
         call: &Rc<Call>,
         journal: &Journal,
         task: &Task,
+        sends: bool,
         send: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
     ) -> Result<Zeroizing<String>, Failure> {
         // A server's answer in a failure, of this call or of a later one.
@@ -191,8 +209,10 @@ impl Client {
             let private = self.private(task.private().ok()?, self.config.credential.at_hand().ok()?.iter()).ok()?;
             mask(answer, &private, LONGEST_BODY)
         };
-        match journal.begin(call, &task.number, &task.body, self.config.server_dedupes, mask)? {
+        let server_dedupes = self.config.server_dedupes;
+        match journal.begin(call, &task.number, &task.body, Wish { sends, server_dedupes }, mask)? {
             Begun::Recorded(answer) => Ok(answer),
+            Begun::Nothing => send(),
             Begun::Send(pending) => {
                 let result = send().map_err(|failure| failure.of(call));
                 pending.end(&result, mask);
@@ -248,16 +268,26 @@ impl Client {
     }
 
     /// Sets what holds for the whole of a call.
-    fn enter(&self, call: &Rc<Call>, options: &Options) {
+    pub(crate) fn enter(&self, call: &Rc<Call>, options: &Options) {
         if let Some(id) = &options.call_id {
             call.set_id(id);
         }
-        call.obey(self.cancels.ticket(options.call_id.as_deref()));
+        call.obey(|| self.ticket(options));
         call.within(options.timeout.unwrap_or(self.config.timeout));
         call.set_host(&self.config.base.authority);
         if let Some(proxy) = &self.config.proxy {
             call.set_proxy(&proxy.authority);
         }
+    }
+
+    /// What asks whether calls with these options are cancelled.
+    pub(crate) fn ticket(&self, options: &Options) -> Arc<Ticket> {
+        self.cancels.ticket(options.call_id.as_deref())
+    }
+
+    /// How many connections are kept, and how many appointments are made at once where many are asked for.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.config.connections
     }
 
     /// Tries until it is done, or until another try would do no good or could do harm.

@@ -95,6 +95,8 @@ codes! {
         "Another HTTP 5xx: the server failed";
     BadResponse = -26, "ARCTOS_BAD_RESPONSE", None, "unknown; created when the server says so but gives no number",
         "The answer is no readable answer of this API, or a redirect, which is never followed";
+    Partial = -27, "ARCTOS_PARTIAL", None, "see each row",
+        "arctos_task_add_many: an appointment was not made; its row says why";
     Journal = -30, "ARCTOS_JOURNAL", None, "not created when the journal could be read and says nothing against it; else unknown",
         "The journal cannot be read or written: nothing was sent now";
     Unresolved = -31, "ARCTOS_UNRESOLVED", None, "unknown",

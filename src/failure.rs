@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
 
 use crate::call::{Call, Cause, Doubt, Limit, Phase, Purpose};
 use crate::code::Code;
@@ -86,6 +87,9 @@ struct Document {
     /// The answer of the server to an earlier call, from the journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorded_answer: Option<Box<RawValue>>,
+    /// Those of many tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Box<RawValue>>,
     /// Those of a diagnosis.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Box<RawValue>>,
@@ -136,6 +140,7 @@ impl Failure {
             server_body: None,
             problems: Vec::new(),
             recorded_answer: None,
+            results: None,
             steps: None,
             is_final: false,
         }))
@@ -304,6 +309,13 @@ impl Failure {
     /// The same with the steps of a diagnosis.
     pub(crate) fn with_steps(mut self, steps: &impl Serialize) -> Failure {
         self.0.steps = serde_json::value::to_raw_value(steps).ok();
+        self
+    }
+
+    /// The same with the results of many tasks, a JSON array.
+    pub(crate) fn with_results(mut self, results: Option<Zeroizing<String>>) -> Failure {
+        let results = results.map(|mut results| RawValue::from_string(std::mem::take(&mut *results)));
+        self.0.results = results.and_then(Result::ok);
         self
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `ffi` | C: pointers, handles, texts, panics. It decides nothing |
 //! | [`Client`] | one client: its configuration, its token, and the way of a call |
+//! | `many` | many appointments in one call |
 //! | `config`, `options` | the keys of a client and of a call, their ranges and defaults; `keys` reads them |
 //! | `address`, `proxy` | where a server or a proxy is, and what the environment says of proxies |
 //! | `credential`, `secret` | the token and where another one comes from; texts that nobody may see |
@@ -41,6 +42,7 @@ mod journal;
 pub mod json;
 mod keys;
 mod log;
+mod many;
 mod mask;
 mod memory;
 mod nearest;
@@ -56,6 +58,7 @@ pub use client::Client;
 pub use code::{Code, TABLE as CODES};
 pub use contract::task_check;
 pub use failure::{Failure, Problem};
+pub use many::Row;
 pub use options::Options;
 pub use outcome::Outcome;
 

@@ -120,6 +120,7 @@ fn constants_have_their_values() {
         ("ARCTOS_BUSY", BUSY),
         ("ARCTOS_SERVER_ERROR", SERVER_ERROR),
         ("ARCTOS_BAD_RESPONSE", BAD_RESPONSE),
+        ("ARCTOS_PARTIAL", PARTIAL),
         ("ARCTOS_JOURNAL", JOURNAL),
         ("ARCTOS_UNRESOLVED", UNRESOLVED),
         ("ARCTOS_CONFLICT", CONFLICT),

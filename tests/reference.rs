@@ -102,12 +102,15 @@ fn example<'a>(comment: impl Iterator<Item = &'a str>) -> String {
     comment.filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
 }
 
-/// The example of a callback: a function that the examples of others use.
-fn callback() -> String {
+/// The examples of callbacks: functions that the examples of others use.
+fn callbacks() -> String {
     let header = header();
-    let (before, _) = header.split_once("\ntypedef void (ARCTOS_CALL *arctos_log_fn)").expect("the callback");
-    let (_, comment) = before.rsplit_once("/**").expect("a comment");
-    example(comment.lines().filter_map(|line| line.strip_prefix(" * ")))
+    let of = |kind: &str| {
+        let (before, _) = header.split_once(kind).expect("the callback");
+        let (_, comment) = before.rsplit_once("/**").expect("a comment");
+        example(comment.lines().filter_map(|line| line.strip_prefix(" * ")))
+    };
+    of("\ntypedef void (ARCTOS_CALL *arctos_log_fn)") + &of("\ntypedef int32_t (ARCTOS_CALL *arctos_row_fn)")
 }
 
 fn functions() -> Vec<Function> {
@@ -177,7 +180,7 @@ fn every_code_that_a_function_returns_is_listed() {
     let functions = functions();
     let set = |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| format!("ARCTOS_{name}")).collect() };
     // ARCTOS_INTERNAL can come from all of them, which the header says once, for all.
-    let others = set(&["BAD_CONFIG", "NO_VALUE", "INTERNAL"]);
+    let others = set(&["BAD_CONFIG", "NO_VALUE", "PARTIAL", "INTERNAL"]);
     let add: BTreeSet<String> = codes().into_iter().filter(|code| !others.contains(code)).collect();
     assert!(add.len() > 10, "the codes are not seen: {add:?}");
     let mut call = add.clone();
@@ -206,6 +209,7 @@ fn every_code_that_a_function_returns_is_listed() {
         ("arctos_call_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_task_add", add.clone()),
         ("arctos_task_add_with", add),
+        ("arctos_task_add_many", set(&["OK", "PARTIAL", "BAD_ARGUMENT", "BAD_TASK"])),
         ("arctos_call", call),
         ("arctos_journal_list", set(&["OK", "BAD_ARGUMENT", "JOURNAL"])),
         ("arctos_journal_resolve", set(&["OK", "BAD_ARGUMENT", "NO_VALUE", "JOURNAL"])),
@@ -243,7 +247,7 @@ fn every_type_and_macro_has_a_comment() {
         };
         assert!(before.ends_with("*/"), "there is no comment before {line}: {before}");
     }
-    assert_eq!(types, 4);
+    assert_eq!(types, 5);
     assert_eq!(macros, codes().len() + 9, "version, 3 outcomes, 3 ways of visibility, 2 conventions");
 }
 
@@ -366,7 +370,7 @@ fn the_options_are_those_of_the_library() {
 /// A program with every example in a function of its own. Its arguments: a configuration, the name of a function, and a
 /// task.
 fn program() -> String {
-    let mut program = "#include <arctos.h>\n#include <stdio.h>\n#include <string.h>\n\n".to_owned() + &callback();
+    let mut program = "#include <arctos.h>\n#include <stdio.h>\n#include <string.h>\n\n".to_owned() + &callbacks();
     let mut choices = String::new();
     for function in functions() {
         let (name, example) = (&function.name, function.example());
@@ -474,6 +478,8 @@ fn the_examples_do_what_they_say() {
         ("arctos_task_add", refused(), "not made: ARCTOS_FORBIDDEN\n"),
         ("arctos_task_add", reset(), "perhaps made: ARCTOS_BROKEN\n"),
         ("arctos_task_add_with", made(), "ARCTOS_OK\n"),
+        ("arctos_task_add_many", made(), "1 of 1: task 0: ARCTOS_OK\nARCTOS_OK\n"),
+        ("arctos_task_add_many", refused(), "1 of 1: task 0: ARCTOS_FORBIDDEN\nARCTOS_PARTIAL\n"),
         ("arctos_call", listed(), "{\"status\":1,\"rooms\":[]}\n"),
         ("arctos_call", refused(), "ARCTOS_FORBIDDEN\n"),
         ("arctos_outcome", refused(), "nothing was made: ARCTOS_FORBIDDEN\n"),
@@ -487,6 +493,7 @@ fn the_examples_do_what_they_say() {
     }
     assert_eq!(server.settle(0).expect("the connections have ended").len(), connections);
     assert_eq!(server.ledger().made("EXAMPLE"), 3);
+    assert_eq!(server.ledger().made("BR0943-187"), 1);
 
     let folder = TempDir::new().expect("a folder");
     let kept = with(served, json!({ "journal": { "file": folder.path().join("journal") } }));

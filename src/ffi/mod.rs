@@ -421,6 +421,110 @@ pub unsafe extern "C" fn arctos_task_add_with(
     unsafe { border(Purpose::Appointment, answer, work) }
 }
 
+/// Receives what became of one task, from arctos_task_add_many: `user` is what was given there, `index` the place of the
+/// task in the array, from 0; `done` how many have ended by now, this one included, `total` how many there are; `code` its
+/// code; `row` one JSON object in UTF-8, which is the library's and gone when the function returns.
+///
+/// A row is `{"index","out_task_num","code","name","outcome","answer"}`, with the server's answer, or has "error", the error
+/// document, in the place of "answer"; without out_task_num where the task has none. `arctos_outcome(code, row)` works on
+/// it.
+///
+/// Returns 0 to go on. Anything else stops: nothing more is begun. What was begun goes on to its end, and what was not is
+/// ARCTOS_CANCELLED; each task has its row all the same. It is called on the thread that called arctos_task_add_many, one at
+/// a time, and may call the library. It must return: an exception or longjmp out of it ends the process. It must not fork.
+///
+///     static int32_t ARCTOS_CALL print_row(void *user, int32_t index, int32_t done, int32_t total, arctos_code code,
+///                                          const char *row)
+///     {
+///         fprintf((FILE *)user, "%d of %d: task %d: %s\n", (int)done, (int)total, (int)index, arctos_code_name(code));
+///         return arctos_outcome(code, row) == ARCTOS_UNKNOWN;
+///     }
+pub type arctos_row_fn = Option<
+    unsafe extern "C-unwind" fn(
+        user: *mut c_void,
+        index: i32,
+        done: i32,
+        total: i32,
+        code: arctos_code,
+        row: *const c_char,
+    ) -> i32,
+>;
+
+/// Makes many appointments: as many at once as the client has `connections`, each as arctos_task_add_with makes it, with
+/// a deadline of its own that begins when it is taken up, and with the client's journal. Blocks until all have ended.
+///
+/// `client`: a client. `tasks_json`: a JSON array of tasks in UTF-8, each as for arctos_task_add. `options_json`: NULL, or
+/// as for arctos_task_add_with, for each of them.
+///
+/// `row`, `user`: NULL, or the function that hears of each task as it ends, and what it is handed.
+///
+/// `answer`: NULL, and nothing is collected, or receives a text to be released with arctos_free: `{"results":[...]}` with the
+/// row of each task, in order; or the error document, which has `results` too where the code is ARCTOS_PARTIAL.
+///
+/// Returns ARCTOS_OK when all were made, ARCTOS_PARTIAL when one was not. ARCTOS_BAD_ARGUMENT, and ARCTOS_BAD_TASK for what is
+/// no JSON array or holds an out_task_num twice: nothing was sent. What is wrong with a single task is in its row. After a
+/// failure that all would share (the token is refused, TLS, no connection after all tries) the rest is not tried: the same
+/// code, with `attempts` 0, but for what a journal knows of one. The document has no outcome; each row has.
+///
+/// arctos_client_cancel, and arctos_call_cancel with the call_id of the options, end all of it. Any thread. Decision 42 of
+/// docs/contract.md.
+///
+///     char *answer = NULL;
+///     const char *tasks = "[{\"business_id\":15,\"out_task_num\":\"BR0943-187\",\"task_type\":\"normal\",\"branch_code\":943,"
+///                         "\"room_type\":\"realtime\",\"video\":true}]";
+///     arctos_code code = arctos_task_add_many(client, tasks, NULL, print_row, stdout, &answer);
+///     printf("%s\n", arctos_code_name(code));
+///     arctos_free(answer);
+///
+/// # Safety
+/// `tasks_json` and `options_json` are NULL or NUL-terminated texts; `row` may be called with `user`; `answer` is NULL or
+/// may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_task_add_many(
+    client: *mut arctos_client,
+    tasks_json: *const c_char,
+    options_json: *const c_char,
+    row: arctos_row_fn,
+    user: *mut c_void,
+    answer: *mut *mut c_char,
+) -> arctos_code {
+    let work = |_: &Rc<Call>| {
+        let client = clients::find(client)?;
+        // SAFETY: the caller's promise.
+        let tasks = unsafe { input(tasks_json, "tasks_json") }?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { options(options_json) }?;
+        client.add_many(tasks, &options, !answer.is_null(), |ended| {
+            let Some(row) = row else { return true };
+            // A row is JSON and holds no NUL.
+            let Ok(text) = memory::join(&[ended.text, "\0"]) else { return false };
+            let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+            let (index, done, total) = (number(ended.index), number(ended.done), number(ended.total));
+            // SAFETY: the caller's promise.
+            unsafe { hand_over(row, user, index, done, total, ended.code.value(), text.as_ptr().cast()) == 0 }
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Local, answer, work) }
+}
+
+/// Calls a callback. What is thrown out of it ends the process here, before it can unwind the library.
+///
+/// # Safety
+/// As for the callback.
+unsafe extern "C" fn hand_over(
+    row: unsafe extern "C-unwind" fn(*mut c_void, i32, i32, i32, arctos_code, *const c_char) -> i32,
+    user: *mut c_void,
+    index: i32,
+    done: i32,
+    total: i32,
+    code: arctos_code,
+    text: *const c_char,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { row(user, index, done, total, code, text) }
+}
+
 /// Asks the server for anything else: POSTs a JSON text to a path below base_url, with the client's token, TLS, deadlines
 /// and retries.
 ///

@@ -55,6 +55,8 @@ pub(super) enum Work {
     Open,
     /// Look how a call stands, and write its intent; the sign of life lives as long as this.
     Begin(Arc<Intent>, Arc<Life>),
+    /// Look how a call would stand.
+    Look(Arc<Intent>),
     /// Write how a call ended.
     End(Ending, Arc<Life>),
     List(Filter),
@@ -65,6 +67,8 @@ pub(super) enum Work {
 pub(super) enum Done {
     Opened,
     Stands(Standing),
+    /// Nothing is known against it.
+    Free,
     Ended,
     /// Rows, and the last one that was looked at where there may be more.
     Listed(Vec<Row>, Option<i64>),
@@ -155,16 +159,22 @@ impl Job {
         match &self.work {
             Work::Open => Ok(Done::Opened),
             Work::Begin(intent, life) => rows.begin(intent, life.offset(), |seen| self.see(seen)).map(Done::Stands),
+            Work::Look(intent) => self.look(intent, rows).map(|standing| standing.unwrap_or(Done::Free)),
             Work::End(ending, life) => rows.end(ending, life.offset()).map(|()| Done::Ended),
             Work::List(filter) => rows.list(filter).map(|(rows, last)| Done::Listed(rows, last)),
             Work::Resolve(resolution) => rows.resolve(resolution).map(Done::Resolved),
         }
     }
 
+    fn look(&self, intent: &Intent, rows: &Rows) -> Result<Option<Done>, Trouble> {
+        Ok(rows.look(intent, |seen| self.see(seen))?.map(Done::Stands))
+    }
+
     /// As much of it as can be done while another program writes.
     fn read(&self, rows: &Rows) -> Result<Option<Done>, Trouble> {
         match &self.work {
-            Work::Begin(intent, _) => Ok(rows.look(intent, |seen| self.see(seen))?.map(Done::Stands)),
+            Work::Begin(intent, _) => self.look(intent, rows),
+            Work::Look(intent) => self.look(intent, rows).map(|standing| standing.or(Some(Done::Free))),
             Work::Open => Ok(Some(Done::Opened)),
             Work::List(filter) => rows.list(filter).map(|(rows, last)| Some(Done::Listed(rows, last))),
             Work::End(..) | Work::Resolve(_) => Ok(None),

@@ -70,6 +70,17 @@ pub(crate) enum Begun {
     Send(Pending),
     /// It hands over the answer of an earlier one.
     Recorded(Zeroizing<String>),
+    /// It does not send, and the journal has nothing to say against what it says instead.
+    Nothing,
+}
+
+/// What a call wants of the journal.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    /// To send; else to hear what is known.
+    pub sends: bool,
+    /// To send also what may have been made: a repeat is answered with the first success.
+    pub server_dedupes: bool,
 }
 
 impl Journal {
@@ -83,7 +94,7 @@ impl Journal {
         Ok(Journal { file, open: AtomicBool::new(true), server: settings.server_id.clone(), keep })
     }
 
-    /// Asks whether a call may send this body under this number, and writes that it does. `mask` takes out of an answer
+    /// Asks whether a call may send this body under this number, and writes that it does, if it wants to. `mask` takes out of an answer
     /// what no failure of the call may repeat.
     ///
     /// # Errors
@@ -94,28 +105,35 @@ impl Journal {
         call: &Rc<Call>,
         number: &str,
         body: &str,
-        server_dedupes: bool,
+        wish: Wish,
         mask: impl Fn(&str) -> Option<String>,
     ) -> Result<Begun, Failure> {
         call.phase(Phase::Journal);
         let file = &self.file;
         let digest = file.key().map_err(|trouble| self.failure(call, None, &trouble))?.digest(body)?;
-        let life = Life::begin(file.path())
-            .map_err(|error| self.failure(call, None, &Trouble::of_system("its signs of life", &error)))?;
-        let life = Arc::new(life);
+        let life = || {
+            Life::begin(file.path())
+                .map(Arc::new)
+                .map_err(|error| self.failure(call, None, &Trouble::of_system("its signs of life", &error)))
+        };
+        let life = if wish.sends { Some(life()?) } else { None };
         let intent = Arc::new(Intent {
             server: memory::copy(&self.server)?,
             out_task_num: memory::copy(number)?,
             digest,
-            server_dedupes,
+            server_dedupes: wish.server_dedupes && wish.sends,
             keep: self.keep,
         });
         let [mut pause, longest] = LOOKS;
         loop {
-            let work = Work::Begin(intent.clone(), life.clone());
+            let work = match &life {
+                Some(life) => Work::Begin(intent.clone(), life.clone()),
+                None => Work::Look(intent.clone()),
+            };
             let (done, seen) = file.ask(work, || call.check().is_ok().then(|| call.slice()));
             let standing = match done {
                 Ok(Done::Stands(standing)) => standing,
+                Ok(Done::Free) => return Ok(Begun::Nothing),
                 Ok(_) => return Err(Failure::internal(call)),
                 // Who waits for another call, or was cancelled, was not stopped by the file.
                 Err(Undone::Stopped(_)) if call.is_cancelled() || call.current_phase() == Phase::Elsewhere => {
@@ -128,6 +146,7 @@ impl Journal {
                     if doubtful {
                         call.doubt_another();
                     }
+                    let Some(life) = life else { return Err(Failure::internal(call)) };
                     return Ok(Begun::Send(Pending {
                         file: file.clone(),
                         call: call.clone(),
@@ -135,6 +154,10 @@ impl Journal {
                         life,
                         ended: false,
                     }));
+                }
+                Standing::Sending if !wish.sends => {
+                    call.doubt_another();
+                    return Ok(Begun::Nothing);
                 }
                 Standing::Sending => {
                     call.phase(Phase::Elsewhere);

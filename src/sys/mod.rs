@@ -19,8 +19,12 @@ pub(crate) mod files;
 #[path = "windows_files.rs"]
 pub(crate) mod files;
 
-pub(crate) use platform::{RawSocket, at_fork, close, disconnect, is_standard, open, raw, spawn, unsent, wait};
+pub(crate) use platform::{
+    RawSocket, at_fork, close, disconnect, is_standard, open, raw, unsent, wait, without_signals,
+};
 
+use std::io;
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// More sockets than these are not waited for at once.
@@ -39,4 +43,10 @@ fn milliseconds_left(until: Instant) -> i32 {
     let left = until.saturating_duration_since(Instant::now());
     let ms = (left + Duration::from_nanos(999_999)).as_millis();
     i32::try_from(ms).unwrap_or(i32::MAX)
+}
+
+/// Starts a thread on which no signal is delivered: the host's handlers run on the host's threads.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    let started = without_signals(|| std::thread::Builder::new().name(name.to_owned()).spawn(work));
+    started.map(|started| started.thread().clone())
 }

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::windows::io::AsRawSocket;
 use std::path::Path;
 use std::ptr;
-use std::thread::Thread;
 use std::time::Instant;
 
 use windows_sys::Win32::Networking::WinSock::{FD_SET, SOCKET, SOCKET_ERROR, TIMEVAL, closesocket, select};
@@ -80,7 +79,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Starts a thread. There are no signals here that it could take from the host.
-pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|started| started.thread().clone())
+/// There are no signals here that a new thread could take from the host.
+pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    start()
 }

@@ -24,9 +24,17 @@ static void ARCTOS_CALL count_lines(void *user, int32_t level, const char *line)
         ++*(int *)user;
 }
 
+static int32_t ARCTOS_CALL count_rows(void *user, int32_t index, int32_t done, int32_t total, arctos_code code,
+                                      const char *row)
+{
+    *(int *)user += total == 2 && done >= 1 && index >= 0 && code == ARCTOS_BAD_TASK && row[0] == '{';
+    return 0;
+}
+
 int main(void)
 {
     int lines = 0;
+    int rows = 0;
     arctos_client *client = NULL;
     char *answer = NULL;
     char *task = NULL;
@@ -87,6 +95,11 @@ int main(void)
     if (arctos_call_cancel(client, "c-1") != ARCTOS_OK)
         return failed("arctos_call_cancel");
 
+    if (arctos_task_add_many(client, "[{},{}]", NULL, count_rows, &rows, &answer) != ARCTOS_PARTIAL || rows != 2)
+        return failed("arctos_task_add_many");
+    arctos_free(answer);
+    if (arctos_task_add_many(client, "[]", NULL, NULL, NULL, NULL) != ARCTOS_OK)
+        return failed("arctos_task_add_many");
     arctos_client_free(client);
 
     /* A whole task for nobody, and what the journal has of it. */

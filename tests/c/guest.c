@@ -1,6 +1,6 @@
 /*
  * A host that looks at its own process before and after it has used the library in every way: the library is a guest
- * and leaves everything as it was. Arguments, three at a time: what is done with a client ("call", "diagnose", or
+ * and leaves everything as it was. Arguments, three at a time: what is done with a client ("call", "diagnose", "many", or
  * "threads", where several call at once), the name of the code with which each of it ends, and its configuration.
  */
 
@@ -169,6 +169,27 @@ static void diagnose(const char *config, const char *name)
     arctos_client_free(client);
 }
 
+static int32_t ARCTOS_CALL count_row(void *user, int32_t index, int32_t done, int32_t total, arctos_code code,
+                                     const char *row)
+{
+    CHECK(index < total && done <= total && code == ARCTOS_OK && row[0] == '{');
+    ++*(int *)user;
+    return 0;
+}
+
+static void many(const char *config, const char *name)
+{
+    arctos_client *client = new_client(config);
+    char *answer = NULL;
+    int rows = 0;
+    arctos_code code = arctos_task_add_many(client, "[" TASK("GUEST-4") "," TASK("GUEST-5") "]", NULL, count_row, &rows,
+                                            &answer);
+
+    ends(code, name, answer);
+    CHECK(rows == 2);
+    arctos_client_free(client);
+}
+
 static void *make(void *client)
 {
     made(client, "GUEST-1");
@@ -211,6 +232,8 @@ static void use(int count, char **arguments)
             call(config, name);
         else if (strcmp(what, "diagnose") == 0)
             diagnose(config, name);
+        else if (strcmp(what, "many") == 0)
+            many(config, name);
         else {
             CHECK(strcmp(what, "threads") == 0);
             call_at_once(config, name);

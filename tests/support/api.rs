@@ -16,6 +16,9 @@ pub type Client = *mut c_void;
 /// `arctos_log_fn`.
 pub type LogFn = unsafe extern "C" fn(*mut c_void, i32, *const c_char);
 
+/// `arctos_row_fn`.
+pub type RowFn = unsafe extern "C-unwind" fn(*mut c_void, i32, i32, i32, i32, *const c_char) -> i32;
+
 /// `ARCTOS_NOT_CREATED`.
 pub const NOT_CREATED: i32 = 0;
 /// `ARCTOS_CREATED`.
@@ -34,7 +37,7 @@ codes! {
     OK = 0; BAD_ARGUMENT = -1; BAD_CONFIG = -2; BAD_TASK = -3; NO_VALUE = -4;
     CONNECT = -10; TLS = -11; TIMEOUT = -12; BROKEN = -13; CANCELLED = -14;
     FAILED = -20; FORBIDDEN = -21; NOT_FOUND = -22; REJECTED = -23; BUSY = -24;
-    SERVER_ERROR = -25; BAD_RESPONSE = -26; JOURNAL = -30; UNRESOLVED = -31; CONFLICT = -32; INTERNAL = -99;
+    SERVER_ERROR = -25; BAD_RESPONSE = -26; PARTIAL = -27; JOURNAL = -30; UNRESOLVED = -31; CONFLICT = -32; INTERNAL = -99;
 }
 
 macro_rules! functions {
@@ -80,6 +83,7 @@ functions! {
     client_diagnose: fn(Client, *mut *mut c_char) -> i32;
     task_add: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
+    task_add_many: fn(Client, *const c_char, *const c_char, Option<RowFn>, *mut c_void, *mut *mut c_char) -> i32;
     task_check: fn(*const c_char, *mut *mut c_char) -> i32;
     call: fn(Client, *const c_char, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     journal_list: fn(Client, *const c_char, *mut *mut c_char) -> i32;
@@ -217,6 +221,13 @@ impl Owned {
     pub fn add_with(&self, task: &str, options: &str) -> Reply {
         let (task, options) = (c(task), c(options));
         call(|answer| unsafe { (arctos().task_add_with)(self.0, task.as_ptr(), options.as_ptr(), answer) })
+    }
+
+    /// `arctos_task_add_many`, its results collected and nobody told of a row.
+    pub fn add_many(&self, tasks: &str, options: &str) -> Reply {
+        let (tasks, options, many) = (c(tasks), c(options), arctos().task_add_many);
+        let nobody = std::ptr::null_mut();
+        call(|answer| unsafe { many(self.0, tasks.as_ptr(), options.as_ptr(), None, nobody, answer) })
     }
 
     /// `arctos_call`.

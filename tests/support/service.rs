@@ -166,7 +166,7 @@ fn in_a_network(version: Version, guest: &Host, run: impl Fn(&mut Command)) {
     let folder = TempDir::new().expect("a folder");
     let journal = json!({ "journal": { "file": folder.path().join("journal") } });
     let keeping = with(config(&once.base_url()), journal);
-    for what in ["call", "threads", "call"] {
+    for what in ["call", "threads", "call", "many", "many"] {
         does(&mut command, what, "ARCTOS_OK", &keeping);
     }
 

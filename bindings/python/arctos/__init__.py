@@ -7,7 +7,18 @@ Every failure of ``task_add`` is an ArctosError whose ``outcome`` says whether t
 The library is loaded when it is first used.
 """
 
-from ._client import Client, JournalKeys, JournalPage, JournalRow, LoginKeys, TlsKeys, abi_version, task_check, version
+from ._client import (
+    AddResult,
+    Client,
+    JournalKeys,
+    JournalPage,
+    JournalRow,
+    LoginKeys,
+    TlsKeys,
+    abi_version,
+    task_check,
+    version,
+)
 from ._errors import (
     ArctosError,
     BadArgument,
@@ -26,6 +37,7 @@ from ._errors import (
     NotFound,
     NoValue,
     Outcome,
+    Partial,
     Rejected,
     ServerError,
     Timeout,
@@ -36,6 +48,7 @@ from ._library import LoadError
 from ._log import set_log
 
 __all__ = [
+    "AddResult",
     "ArctosError",
     "BadArgument",
     "BadConfig",
@@ -59,6 +72,7 @@ __all__ = [
     "NoValue",
     "NotFound",
     "Outcome",
+    "Partial",
     "Rejected",
     "ServerError",
     "Timeout",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import datetime
+import itertools
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, TypedDict, Union
 
 from . import _codes, _json, _library
-from ._errors import ArctosError, BadResponse, Outcome, failure, refusal
+from ._errors import ArctosError, BadResponse, BadTask, Outcome, failure, failure_of, refusal
 
 Task = Union[Mapping[str, Any], str]
 Path = Union[str, "os.PathLike[str]"]
@@ -83,6 +85,39 @@ class JournalPage(NamedTuple):
 
     rows: list[JournalRow]
     next: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class AddResult:
+    """What became of one of many tasks."""
+
+    index: int
+    """Where it stands among all of them, from 0."""
+    out_task_num: str | None
+    """None where it has none that can be read."""
+    outcome: Outcome
+    answer: dict[str, Any] | None
+    """The server's; None where there is an error."""
+    error: ArctosError | None
+    """What ``task_add`` would have raised; None where the appointment is made."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer. Without one the appointment may be made all the same: see ``outcome``."""
+        return self.error is None
+
+    @property
+    def code(self) -> int:
+        """The library's code; 0 where the appointment is made."""
+        return _codes.OK if self.error is None else self.error.code
+
+
+class _Taken(NamedTuple):
+    """A task that was taken from many: as it is sent, or why it cannot be."""
+
+    text: bytes
+    number: str | None
+    error: ArctosError | None
 
 
 class Client:
@@ -185,6 +220,114 @@ class Client:
         text = _encode_task(task, {})
         options = _encode_options(timeout_ms, call_id)
         return self._answer(self._library.call(self._library.task_add_with, self._handle, text, options))
+
+    def task_add_many(
+        self, tasks: Iterable[Task], *, timeout_ms: int | None = None, call_id: str | None = None, chunk: int = 1000
+    ) -> Generator[AddResult, None, None]:
+        """Makes many appointments, as many at once as the client keeps ``connections``, and gives a result for each, in
+        the order of the tasks. What ``task_add`` would raise for one is the ``error`` of its result, and the others go
+        on. ``timeout_ms`` is that of each task, ``call_id`` that of all.
+
+        ``chunk`` tasks are read, sent, and given when all of them have ended; only then the next ones are read. Once
+        the iterator is closed or dropped, nothing more is sent; the chunk that it was giving has been.
+
+        It keeps every ``out_task_num`` that it has read, and sends none twice. Raises BadTask for one that comes
+        again; what else it raises is what the library refuses as a whole (BadArgument for an option or a closed
+        client, for one), what ``tasks`` raises, TypeError for what is no task, and Cancelled for tasks that are left
+        after some were cancelled. The results of earlier chunks have been given then, nothing is sent of the chunk that
+        was being read, and the iterator is at its end; of Internal alone the ``outcome`` says what is known of that
+        chunk. An exception of another kind that a signal handler raises, such as KeyboardInterrupt, says nothing of its
+        chunk: treat all of that as UNKNOWN.
+
+        Threads may run one each on the same client, but not share one.
+        """
+        if isinstance(tasks, (str, Mapping)):
+            raise TypeError("tasks must be an iterable of tasks, not one of them")
+        if not isinstance(chunk, int):
+            raise TypeError(f"chunk must be an int, not {type(chunk).__name__}")
+        if chunk < 1:
+            raise ValueError("chunk must be at least 1")
+        return self._add_chunks(iter(tasks), _encode_options(timeout_ms, call_id), chunk)
+
+    def _add_chunks(
+        self, tasks: Iterator[Task], options: bytes | None, size: int
+    ) -> Generator[AddResult, None, None]:
+        seen: dict[str, int] = {}
+        first = 0
+        cancelled = False
+        while True:
+            chunk: list[_Taken] = []
+            for index, task in enumerate(itertools.islice(tasks, size), first):
+                if cancelled:
+                    message = f"nothing was sent from task {index} on: some before it were cancelled"
+                    raise refusal(_codes.CANCELLED, message)
+                taken = self._take(task)
+                if taken.number is not None and seen.setdefault(taken.number, index) != index:
+                    earlier = f"{taken.number!r} of task {index} is that of task {seen[taken.number]} too"
+                    raise refusal(_codes.BAD_TASK, f"the out_task_num {earlier}: nothing was sent from task {first} on")
+                chunk.append(taken)
+            if not chunk:
+                return
+            results = self._add_chunk(chunk, options, first)
+            first += len(results)
+            cancelled = any(result.code == _codes.CANCELLED for result in results)
+            yield from results
+
+    def _take(self, task: Task) -> _Taken:
+        try:
+            text = _encode_task(task, {})
+        except BadTask as error:
+            # The frames of a traceback would keep the task.
+            return _Taken(b"", _number(task), error.with_traceback(None))
+        # The number is that of the text which is sent. What Python cannot read must not stand among others.
+        fields = _decode_object(text.decode("utf-8"))
+        if fields is not None:
+            return _Taken(text, _number(fields), None)
+        deep = "the task is too deeply nested to be one of many"
+        return _Taken(text, None, self._refused(text) or refusal(_codes.BAD_TASK, deep))
+
+    def _refused(self, task: bytes) -> ArctosError | None:
+        """Why a task is none, if it is none."""
+        reply = self._library.call(self._library.task_check, task)
+        return None if reply.code == _codes.OK else _failure(self._library, reply, Outcome.NOT_CREATED)
+
+    def _add_chunk(self, chunk: list[_Taken], options: bytes | None, first: int) -> list[AddResult]:
+        reply = self._send(chunk, options)
+        if reply is not None and reply.code == _codes.BAD_TASK:
+            # Nothing was sent. Where some are no tasks, which can make the whole unreadable, they alone are refused.
+            checked = [taken._replace(error=taken.error or self._refused(taken.text)) for taken in chunk]
+            if checked != chunk:
+                chunk = checked
+                reply = self._send(chunk, options)
+        if reply is not None and reply.code not in (_codes.OK, _codes.PARTIAL):
+            raise _failure(self._library, reply, reply.outcome)
+        rows = {} if reply is None else _rows(reply.text)
+        place = 0
+        results: list[AddResult] = []
+        for index, taken in enumerate(chunk, first):
+            answer, error = None, taken.error
+            if error is None and reply is not None:
+                answer, error = self._row(rows.get(place, {}), reply.code)
+                place += 1
+            outcome = Outcome.CREATED if error is None else error.outcome
+            results.append(AddResult(index, taken.number, outcome, answer, error))
+        return results
+
+    def _send(self, chunk: list[_Taken], options: bytes | None) -> _library.Reply | None:
+        """Sends what can be sent of a chunk; None where nothing can."""
+        texts = [taken.text for taken in chunk if taken.error is None]
+        if not texts:
+            return None
+        array = b"[" + b",".join(texts) + b"]"
+        return self._library.call(self._library.task_add_many, self._handle, array, options, None, None)
+
+    def _row(self, row: dict[str, Any], whole: int) -> tuple[dict[str, Any] | None, ArctosError | None]:
+        """The answer or the error in a row, which is empty where it could not be read."""
+        code, answer = row.get("code", whole), row.get("answer")
+        if code != _codes.OK:
+            outcome = _OUTCOMES.get(row.get("outcome"), Outcome.UNKNOWN)
+            return None, failure_of(code, self._library.code_name(code), row.get("error"), outcome)
+        return (answer, None) if isinstance(answer, dict) else (None, _answer_lost())
 
     def call(
         self, path: str, body: Any, *, timeout_ms: int | None = None, call_id: str | None = None
@@ -301,12 +444,7 @@ class Client:
             raise _failure(self._library, reply, reply.outcome)
         answer = _decode_object(reply.text)
         if answer is None:
-            raise BadResponse(
-                "the server did it, but its answer is too deeply nested, or there was no memory to hold it",
-                _codes.BAD_RESPONSE,
-                _codes.NAMES[_codes.BAD_RESPONSE],
-                Outcome.CREATED,
-            )
+            raise _answer_lost()
         return answer
 
     def _told(self, reply: _library.Reply) -> Any:
@@ -365,6 +503,45 @@ def abi_version() -> int:
 
 def _failure(library: _library.Library, reply: _library.Reply, outcome: Outcome) -> ArctosError:
     return failure(reply.code, library.code_name(reply.code), reply.text, outcome)
+
+
+def _answer_lost() -> ArctosError:
+    return BadResponse(
+        "the server did it, but its answer is too deeply nested, or there was no memory to hold it",
+        _codes.BAD_RESPONSE,
+        _codes.NAMES[_codes.BAD_RESPONSE],
+        Outcome.CREATED,
+    )
+
+
+_OUTCOMES: dict[Any, Outcome] = {outcome.name.lower(): outcome for outcome in Outcome}
+
+
+def _rows(text: str | None) -> dict[int, dict[str, Any]]:
+    """The rows of many tasks by their index, with all that can be read of them."""
+    document = _decode_object(text)
+    rows: Any = None if document is None else document.get("results")
+    if document is None and text is not None:
+        # One answer that Python cannot hold must not take the others along.
+        members = (member.partition(":") for member in _json.parts(text))
+        listed = next((value for key, _, value in members if key.strip() == '"results"'), "")
+        rows = [_readable(row) for row in _json.parts(listed)]
+    rows = rows if isinstance(rows, list) else []
+    return {row["index"]: row for row in rows if isinstance(row, dict) and "index" in row}
+
+
+def _readable(row: str) -> dict[str, Any]:
+    """The members of an object that Python can hold."""
+    whole = _decode_object(row)
+    if whole is not None:
+        return whole
+    members = (_decode_object(f"{{{member}}}") for member in _json.parts(row))
+    return {key: value for member in members if member is not None for key, value in member.items()}
+
+
+def _number(task: Any) -> str | None:
+    number = task.get("out_task_num") if isinstance(task, Mapping) else None
+    return number if isinstance(number, str) else None
 
 
 def _given(reply: _library.Reply) -> str:

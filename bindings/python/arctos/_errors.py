@@ -143,6 +143,11 @@ class BadResponse(ArctosError):
     """No readable answer of this API, or one that says "made" and gives no number."""
 
 
+class Partial(ArctosError):
+    """Of many tasks some were not made. ``Client.task_add_many`` has a result for each instead, and this one as the
+    error of a task whose own could not be read: it may have been made."""
+
+
 class Journal(ArctosError):
     """The journal cannot be read or written: nothing was sent now."""
 
@@ -178,6 +183,11 @@ def failure(code: int, name: str, document: str | None, outcome: Outcome) -> Arc
         # Code and outcome must reach the caller whatever became of the document.
         with contextlib.suppress(ValueError, RecursionError):
             details = _json.decode(document)
+    return failure_of(code, name, details, outcome)
+
+
+def failure_of(code: int, name: str, details: Any, outcome: Outcome) -> ArctosError:
+    """The exception for a failure whose error document was read."""
     if not isinstance(details, dict):
         details = {}
     message = details.get("message")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import decimal
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -15,6 +17,27 @@ def encode(value: Any) -> str:
 def decode(text: str) -> Any:
     """The value of a JSON text. A number that int or float would not hold exactly is a Decimal."""
     return _DECODER.decode(text)
+
+
+def parts(text: str) -> Iterator[str]:
+    """The text of each element of a JSON array, or of each member of an object, however deeply they are nested."""
+    depth = start = 0
+    for mark in _MARKS.finditer(text):
+        kind = mark[0][0]
+        if kind in "[{":
+            depth += 1
+            if depth == 1:
+                start = mark.end()
+        elif kind in "]}":
+            depth -= 1
+            if depth == 0 and text[start : mark.start()].strip():
+                yield text[start : mark.start()]
+        elif kind == "," and depth == 1:
+            yield text[start : mark.start()]
+            start = mark.end()
+
+
+_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]')
 
 
 def _integer(text: str) -> int | decimal.Decimal:

@@ -79,6 +79,11 @@ class Library:
         self.client_set_token = self._function("arctos_client_set_token", ctypes.c_int32, client, text, out)
         self.task_add = self._function("arctos_task_add", ctypes.c_int32, client, text, out)
         self.task_add_with = self._function("arctos_task_add_with", ctypes.c_int32, client, text, text, out)
+        # The function for each row is a null pointer here: the rows are collected.
+        row, user = ctypes.c_void_p, ctypes.c_void_p
+        self.task_add_many = self._function(
+            "arctos_task_add_many", ctypes.c_int32, client, text, text, row, user, out
+        )
         self.client_diagnose = self._function("arctos_client_diagnose", ctypes.c_int32, client, out)
         self.client_cancel = self._function("arctos_client_cancel", ctypes.c_int32, client)
         self.call_cancel = self._function("arctos_call_cancel", ctypes.c_int32, client, text)

@@ -98,6 +98,15 @@ int32_t arctos_task_add_with(void *client, const char *task, const char *options
     return reply(answer);
 }
 
+int32_t arctos_task_add_many(void *client, const char *tasks, const char *options,
+                             int32_t (*row)(void *, int32_t, int32_t, int32_t, int32_t, const char *), void *user,
+                             char **answer)
+{
+    if (row != NULL || user != NULL)
+        abort();
+    return arctos_task_add_with(client, tasks, options, answer);
+}
+
 int32_t arctos_call(void *client, const char *path, const char *body, const char *options, char **answer)
 {
     (void)path;

@@ -8,9 +8,9 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 from unittest import mock
 
 from arctos import _library
@@ -32,6 +32,9 @@ TASK: dict[str, Any] = {
 SUCCESS = '{"status":1,"message":"success","info":{"task_num":"202312210000001"}}'
 
 
+Answer = Union[str, "Callable[[str], str]"]
+
+
 def build_fake(folder: str, abi: int = 1) -> str:
     """Builds the fake library into a folder, and gives its path."""
     path = os.path.join(folder, f"libfake{abi}.so")
@@ -48,18 +51,19 @@ def using(library: _library.Library) -> Iterator[None]:
 
 
 class Server:
-    """Takes connections on loopback, reads one request of each, and answers with one text.
+    """Takes connections on loopback, reads one request of each, and answers with one text, or with what a
+    function makes of the request's body.
 
     With ``silent`` it answers nothing, and keeps the connections until it is closed. The first ``busy`` requests are
     answered with HTTP 429, and the first ``resets`` ones by a reset of their connection.
     """
 
-    def __init__(self, answer: str = SUCCESS, silent: bool = False, busy: int = 0, resets: int = 0) -> None:
+    def __init__(self, answer: Answer = SUCCESS, silent: bool = False, busy: int = 0, resets: int = 0) -> None:
         self.requests: list[bytes] = []
         self._busy = busy
         self._resets = resets
         self._arrived = threading.Semaphore(0)
-        self._answer = None if silent else answer.encode()
+        self._answer = None if silent else answer
         self._kept: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -73,7 +77,11 @@ class Server:
 
     def body(self) -> str:
         """The body of the last request."""
-        return self.requests[-1].split(b"\r\n\r\n", 1)[1].decode()
+        return self.bodies()[-1]
+
+    def bodies(self) -> list[str]:
+        """The bodies of all requests."""
+        return [request.split(b"\r\n\r\n", 1)[1].decode() for request in self.requests]
 
     def __enter__(self) -> Server:
         return self
@@ -100,9 +108,10 @@ class Server:
                 connection.close()
             else:
                 status = "429 Busy" if len(self.requests) <= self._busy else "200 OK"
-                head = f"HTTP/1.1 {status}\r\nContent-Length: {len(self._answer)}\r\nConnection: close\r\n\r\n"
+                answer = (self._answer if isinstance(self._answer, str) else self._answer(self.body())).encode()
+                head = f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
                 with connection:
-                    connection.sendall(head.encode() + self._answer)
+                    connection.sendall(head.encode() + answer)
             self._arrived.release()
 
 

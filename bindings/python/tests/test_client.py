@@ -228,6 +228,7 @@ class Lifetime(unittest.TestCase):
             for call in (
                 lambda: client.task_add(support.TASK),
                 lambda: client.task_add_with(support.TASK),
+                lambda: next(client.task_add_many([support.TASK])),
                 lambda: client.call("/x", {}),
                 lambda: client.set_token("t"),
                 client.diagnose,

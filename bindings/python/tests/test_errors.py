@@ -260,6 +260,13 @@ class Refusals(unittest.TestCase):
             for call in (
                 lambda: client.set_token(wrong),
                 lambda: client.task_add_with(wrong),
+                lambda: client.task_add_many(5),
+                lambda: client.task_add_many(support.TASK),
+                lambda: client.task_add_many("[]"),
+                lambda: client.task_add_many([], chunk=wrong),
+                lambda: client.task_add_many([], call_id=wrong),
+                lambda: next(client.task_add_many([wrong])),
+                lambda: next(client.task_add_many([support.TASK, wrong])),
                 lambda: client.call(wrong, {}),
                 lambda: client.call("/x", wrong),
                 lambda: client.call("/x", {}, call_id=wrong),
