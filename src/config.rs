@@ -307,10 +307,7 @@ fn journal(mut keys: Keys, base: Option<&Base>) -> Option<journal::Settings> {
         }
         is_path
     });
-    let given = keys.string("server_id");
-    if given.as_ref().is_some_and(|id| !journal::is_name(id, LONGEST_SERVER_ID)) {
-        keys.problem("server_id", "must be 1 to 256 bytes without control characters, and not only blanks");
-    }
+    let given = keys.name("server_id", LONGEST_SERVER_ID);
     let keep_days = keys.integer("keep_days", 400, 1..=MOST_DAYS);
     let server_id = match given {
         Some(given) => given.to_string(),

@@ -151,6 +151,17 @@ impl<'a, 'p> Keys<'a, 'p> {
         self.get(key).filter(|value| json::kind(value) == "an object").map(|_| object)
     }
 
+    /// A string that can name something.
+    #[cfg(feature = "journal")]
+    pub(crate) fn name(&mut self, key: &str, longest: usize) -> Option<Zeroizing<String>> {
+        let text = self.string(key)?;
+        if text.trim().is_empty() || text.len() > longest || text.contains(char::is_control) {
+            self.problem(key, format!("must be 1 to {longest} bytes without control characters, and not only blanks"));
+            return None;
+        }
+        Some(text)
+    }
+
     pub(crate) fn object(&mut self, key: &str) -> Object<'a> {
         let none = Object(Vec::new());
         let Some(value) = self.get(key) else { return none };

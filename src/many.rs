@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -184,40 +185,29 @@ impl Run<'_> {
     }
 }
 
+/// A row as it is told.
+#[derive(Serialize)]
+struct Told<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_task_num: Option<&'a str>,
+    code: i32,
+    name: &'static str,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Failure>,
+}
+
 /// The row of a task.
 fn row(index: usize, call: &Call, result: &Result<Zeroizing<String>, Failure>) -> Result<Zeroizing<String>, NoMemory> {
-    let (code, outcome, key, document);
-    match result {
-        Ok(answer) => {
-            (code, outcome, key) = (Code::Ok, Outcome::Created, "answer");
-            document = memory::join(&[answer])?;
-        }
-        Err(failure) => {
-            (code, outcome, key) = (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), "error");
-            document = Zeroizing::new(failure.document());
-        }
-    }
-    let number = match call.number() {
-        Some(number) => memory::join(&[r#","out_task_num":"#, &json::quoted(number)?])?,
-        None => Zeroizing::new(String::new()),
+    let (code, outcome, answer, error) = match result {
+        Ok(answer) => (Code::Ok, Outcome::Created, json::value(answer), None),
+        Err(failure) => (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), None, Some(failure)),
     };
-    let (index, value, name, outcome) = (index.to_string(), code.value().to_string(), code.name(), outcome.word());
-    memory::join(&[
-        r#"{"index":"#,
-        &index,
-        &number,
-        r#","code":"#,
-        &value,
-        r#","name":""#,
-        name,
-        r#"","outcome":""#,
-        outcome,
-        r#"",""#,
-        key,
-        r#"":"#,
-        &document,
-        "}",
-    ])
+    let (name, outcome, out_task_num) = (code.name(), outcome.word(), call.number());
+    memory::json(&Told { index, out_task_num, code: code.value(), name, outcome, answer, error })
 }
 
 fn listed(results: &[Zeroizing<String>]) -> Result<Zeroizing<String>, NoMemory> {

@@ -11,30 +11,29 @@ use arctos_tests::api::{
     NOT_CREATED, OK, Owned, REJECTED, Reply, TIMEOUT, UNKNOWN, UNRESOLVED, arctos, c, call, client_new, root, task,
 };
 use arctos_tests::http::{Framing, answer, failure_body, success};
+use arctos_tests::journal::Book;
 use arctos_tests::server::{PATIENCE, Script, Server, Step};
-use arctos_tests::stage::{config, with};
+use arctos_tests::stage::config;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// A server, and a folder for its journal.
+/// A server, and its journal.
 struct Desk {
     server: Server,
-    folder: TempDir,
+    book: Book,
 }
 
 impl Desk {
     fn new() -> Desk {
-        Desk { server: Server::plain(), folder: TempDir::new().expect("a folder") }
+        Desk { server: Server::plain(), book: Book::default() }
     }
 
     fn file(&self) -> PathBuf {
-        self.folder.path().join("journal")
+        self.book.file()
     }
 
     fn config(&self, keys: Value) -> Value {
-        let journal = json!({ "journal": { "file": self.file() } });
-        with(with(config(&self.server.base_url()), journal), keys)
+        self.book.config(&self.server, keys)
     }
 
     fn client(&self) -> Owned {
@@ -527,7 +526,7 @@ fn the_configuration_in_force_names_the_journal() {
     assert!(client.is_some());
     let mode = |file: PathBuf| fs::metadata(file).expect("a file").permissions().mode() & 0o777;
     for beside in ["", "-wal", "-shm", "-alive"] {
-        assert_eq!(mode(desk.folder.path().join(format!("journal{beside}"))), 0o600, "{beside}");
+        assert_eq!(mode(desk.book.folder().join(format!("journal{beside}"))), 0o600, "{beside}");
     }
 }
 
@@ -539,7 +538,7 @@ fn whoever_may_use_the_file_may_use_what_stands_beside_it() {
     let client = desk.client();
     desk.leave(&client, "BR-1", CREATED);
     for beside in ["", "-wal", "-shm", "-alive"] {
-        let about = fs::metadata(desk.folder.path().join(format!("journal{beside}"))).expect("a file");
+        let about = fs::metadata(desk.book.folder().join(format!("journal{beside}"))).expect("a file");
         assert_eq!(about.permissions().mode() & 0o777, 0o660, "{beside}");
     }
 }
@@ -548,7 +547,7 @@ fn whoever_may_use_the_file_may_use_what_stands_beside_it() {
 fn a_file_that_knows_less_than_it_did_is_refused() {
     for what in ["an older copy", "no log", "no file"] {
         let desk = Desk::new();
-        let in_folder = |name: &str| desk.folder.path().join(name);
+        let in_folder = |name: &str| desk.book.folder().join(name);
         desk.leave(&desk.client(), "BR-1", CREATED);
         let _: i64 = desk.sql().query_row("PRAGMA wal_checkpoint", [], |row| row.get(0)).expect("a checkpoint");
         fs::copy(desk.file(), in_folder("copy")).expect("a copy");
@@ -592,7 +591,7 @@ fn a_file_that_is_no_journal_stays_as_it_is() {
         changed[at..at + bytes.len()].copy_from_slice(bytes);
         changed
     };
-    let foreign = desk.folder.path().join("foreign");
+    let foreign = desk.book.folder().join("foreign");
     Connection::open(&foreign).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
     for (what, bytes, why) in [
         ("text", b"not a journal".to_vec(), "is no journal"),
@@ -603,13 +602,13 @@ fn a_file_that_is_no_journal_stays_as_it_is() {
         ("newer", changed(60, &[0, 0, 0, 2]), "newer version"),
         ("damaged", changed(100, &[0xff; 200]), "is damaged"),
     ] {
-        let file = desk.folder.path().join("file");
+        let file = desk.book.folder().join("file");
         fs::write(&file, &bytes).expect("it is written");
         let problem = refused(desk.config(json!({ "journal": { "file": file } })));
         assert!(problem.contains(why), "{what}: {problem}");
         assert!(fs::read(&file).expect("it is there") == bytes, "{what}: the file was changed");
         for beside in ["-wal", "-journal"] {
-            let beside = desk.folder.path().join(format!("file{beside}"));
+            let beside = desk.book.folder().join(format!("file{beside}"));
             assert!(!beside.exists() || fs::read(beside).expect("a file").is_empty(), "{what}");
         }
     }
@@ -618,14 +617,14 @@ fn a_file_that_is_no_journal_stays_as_it_is() {
 #[test]
 fn a_path_that_can_be_no_journal_is_refused() {
     let desk = Desk::new();
-    let in_folder = |name: &str| desk.folder.path().join(name);
+    let in_folder = |name: &str| desk.book.folder().join(name);
     drop(desk.client());
     fs::hard_link(desk.file(), in_folder("second name")).expect("a link");
     symlink(in_folder("nothing"), in_folder("dangling")).expect("a link");
     for (file, why) in [
         (in_folder("second name"), "several names"),
         (in_folder("dangling"), "symbolic link"),
-        (desk.folder.path().to_owned(), "is no file"),
+        (desk.book.folder().to_owned(), "is no file"),
         (in_folder("no folder/journal"), "its folder"),
         (PathBuf::from("/proc/arctos-journal"), "cannot be used"),
         (PathBuf::from("/dev/null"), "is no file"),
@@ -705,7 +704,7 @@ fn nothing_of_a_body_stands_in_the_file() {
     let secret = "a remark that nobody may read";
     let body = task("BR-1").replacen('{', &format!("{{\"task_remark\":\"{secret}\","), 1);
     assert_eq!(client.add(&body).code, FAILED);
-    let files = fs::read_dir(desk.folder.path()).expect("a folder");
+    let files = fs::read_dir(desk.book.folder()).expect("a folder");
     let mut count = 0;
     for file in files {
         let bytes = fs::read(file.expect("a file").path()).expect("bytes");
@@ -754,7 +753,7 @@ fn a_journal_that_goes_away_stops_every_call() {
         let desk = Desk::new();
         let client = desk.client();
         desk.leave(&client, "BR-1", CREATED);
-        let file = desk.folder.path().join(name);
+        let file = desk.book.folder().join(name);
         fs::remove_file(&file).expect("a file");
         if what == "replaced" {
             fs::write(file, b"").expect("a file");

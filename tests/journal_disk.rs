@@ -3,7 +3,7 @@
 //! Each test runs once more in a process of its own, before whose system calls a library stands.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +12,11 @@ use arctos_tests::api::{
     BAD_CONFIG, CANCELLED, CREATED, JOURNAL, NOT_CREATED, OK, Owned, UNKNOWN, UNRESOLVED, client_new, task,
 };
 use arctos_tests::http::success;
+use arctos_tests::journal::rows;
 use arctos_tests::server::{PATIENCE, Script, Server, Step};
 use arctos_tests::stage::{config, with};
 use arctos_tests::tools::{Preload, both};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 /// The folder of a child.
@@ -37,14 +38,8 @@ fn on_a_strange_disk(test: &str, is: Option<&str>) -> Option<PathBuf> {
     None
 }
 
-fn client(server: &Server, folder: &std::path::Path) -> Owned {
+fn client(server: &Server, folder: &Path) -> Owned {
     Owned::new(&with(config(&server.base_url()), json!({ "journal": { "file": folder.join("journal") } })))
-}
-
-fn rows(client: &Owned, filter: Value) -> Vec<Value> {
-    let reply = client.journal_list(&filter.to_string());
-    assert_eq!(reply.code, OK, "{reply:?}");
-    reply.json()["rows"].as_array().expect("rows").clone()
 }
 
 /// Waits until no row is being sent.
@@ -95,30 +90,34 @@ fn a_disk_that_hangs_before_the_request_holds_neither_a_deadline_nor_a_cancel() 
     }
 }
 
-#[test]
-fn a_disk_that_hangs_after_the_answer_takes_nothing_from_it() {
-    let Some(folder) = on_a_strange_disk("a_disk_that_hangs_after_the_answer_takes_nothing_from_it", None) else {
-        return;
-    };
+/// A call whose answer comes when its disk is like this hands over what the server said, and is not sent again.
+fn told_all_the_same(folder: &Path, disk: &str) {
     let server = Server::plain();
-    let client = client(&server, &folder);
+    let client = client(&server, folder);
     server.next(Script::made().then(Step::AwaitRelease).then(Step::Answer(success)));
     let began = Instant::now();
     thread::scope(|scope| {
         let call = scope.spawn(|| client.add_with(&task("A"), r#"{"timeout_ms":1000}"#));
         server.await_requests(1).expect("it is sent");
-        fs::write(folder.join("hangs"), b"").expect("a file");
+        fs::write(folder.join(disk), b"").expect("a file");
         server.release();
         let reply = call.join().expect("no panic");
         assert_eq!((reply.code, reply.outcome), (OK, CREATED), "{reply:?}");
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     });
-    fs::remove_file(folder.join("hangs")).expect("a file");
+    fs::remove_file(folder.join(disk)).expect("a file");
     await_all_ended(&client);
-    // The disk may have taken it at last, or not: it is not sent again.
+    // The disk may have taken it at last, or what was written of it may be found in the log all the same, or not.
     let again = client.add(&task("A"));
     assert!([(OK, CREATED), (UNRESOLVED, UNKNOWN)].contains(&(again.code, again.outcome)), "{again:?}");
     assert_eq!(server.settle(0).expect("the connections have ended").len(), 1);
+}
+
+#[test]
+fn a_disk_that_hangs_after_the_answer_takes_nothing_from_it() {
+    let test = "a_disk_that_hangs_after_the_answer_takes_nothing_from_it";
+    let Some(folder) = on_a_strange_disk(test, None) else { return };
+    told_all_the_same(&folder, "hangs");
 }
 
 #[test]
@@ -140,24 +139,10 @@ fn an_intent_that_the_disk_refuses_is_none() {
 }
 
 #[test]
-fn an_outcome_that_the_disk_refuses_is_unknown() {
-    let Some(folder) = on_a_strange_disk("an_outcome_that_the_disk_refuses_is_unknown", None) else { return };
-    let server = Server::plain();
-    let client = client(&server, &folder);
-    server.next(Script::made().then(Step::AwaitRelease).then(Step::Answer(success)));
-    thread::scope(|scope| {
-        let call = scope.spawn(|| client.add_with(&task("A"), r#"{"timeout_ms":1000}"#));
-        server.await_requests(1).expect("it is sent");
-        fs::write(folder.join("fails"), b"").expect("a file");
-        server.release();
-        let reply = call.join().expect("no panic");
-        assert_eq!((reply.code, reply.outcome), (OK, CREATED), "{reply:?}");
-    });
-    fs::remove_file(folder.join("fails")).expect("a file");
-    // What was written of it may be found in the log all the same; it is not sent again.
-    let again = client.add(&task("A"));
-    assert!([(OK, CREATED), (UNRESOLVED, UNKNOWN)].contains(&(again.code, again.outcome)), "{again:?}");
-    assert_eq!(server.settle(0).expect("the connections have ended").len(), 1);
+fn an_outcome_that_the_disk_refuses_takes_nothing_from_the_answer() {
+    let test = "an_outcome_that_the_disk_refuses_takes_nothing_from_the_answer";
+    let Some(folder) = on_a_strange_disk(test, None) else { return };
+    told_all_the_same(&folder, "fails");
 }
 
 #[test]

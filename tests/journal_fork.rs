@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arctos_tests::api::{OK, Owned, UNKNOWN, UNRESOLVED};
 use arctos_tests::http::success;
-use arctos_tests::journal::locked_elsewhere;
+use arctos_tests::journal::{locked_elsewhere, task};
 use arctos_tests::server::{Script, Server, Step};
 use arctos_tests::stage::{config, with};
 use arctos_tests::tools::{Host, Running, both};
@@ -53,13 +53,6 @@ fn rows(client: &Owned) -> Vec<(String, String)> {
     let rows = reply.json();
     let rows = rows["rows"].as_array().expect("rows");
     rows.iter().map(|row| (text(row, "out_task_num"), text(row, "outcome"))).collect()
-}
-
-/// The same task as that of `tests/c/appointment.h`.
-fn added(number: &str) -> String {
-    format!(
-        r#"{{"business_id":15,"out_task_num":"{number}","task_type":"normal","branch_code":943,"room_type":"realtime","video":true}}"#
-    )
 }
 
 /// Success after a while of its own for each number.
@@ -139,7 +132,7 @@ fn what_a_killed_parent_was_sending_is_unknown_though_its_child_lives() {
     let expected = numbers.iter().map(|number| (number.as_str(), "unknown")).chain([("CHILD-1", "created")]);
     assert_eq!(outcomes, expected.map(|(number, outcome)| (number.to_owned(), outcome.to_owned())).collect());
     for number in &numbers {
-        let reply = client.add(&added(number));
+        let reply = client.add(&task(number));
         assert_eq!((reply.code, reply.outcome), (UNRESOLVED, UNKNOWN), "{reply:?}");
     }
     // Each of the calls that they were for may last 50 seconds.
@@ -162,7 +155,7 @@ fn a_fork_does_not_wait_for_a_file_that_is_locked() {
     desk.server.next(Script::served());
     std::thread::scope(|scope| {
         let waiting = locked_elsewhere(&desk.file(), || {
-            let waiting = scope.spawn(|| client.add(&added("W")));
+            let waiting = scope.spawn(|| client.add(&task("W")));
             let began = Instant::now();
             for _ in 0..50 {
                 // SAFETY: the child does nothing but to end.

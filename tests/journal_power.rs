@@ -12,6 +12,7 @@ use std::time::Instant;
 use arctos_tests::api::{CREATED, OK, Owned, UNKNOWN, UNRESOLVED, client_new, library_path, root};
 use arctos_tests::disk;
 use arctos_tests::http::{find, success_body};
+use arctos_tests::journal::task;
 use arctos_tests::server::{Script, Server};
 use arctos_tests::stage::{config, with};
 use arctos_tests::tools::{Host, Preload, succeed};
@@ -314,13 +315,6 @@ impl Dice {
     }
 }
 
-/// The task that the program adds under a number.
-fn added(number: &str) -> String {
-    format!(
-        r#"{{"business_id":15,"out_task_num":"{number}","task_type":"normal","branch_code":943,"room_type":"realtime","video":true}}"#
-    )
-}
-
 /// A run that was recorded.
 struct Run {
     server: Server,
@@ -518,7 +512,7 @@ impl Known {
     }
 
     fn add_again(&self, client: &Owned, number: &str) -> Option<(Wrong, String)> {
-        let reply = client.add(&added(number));
+        let reply = client.add(&task(number));
         let recorded = (reply.code, reply.outcome) == (OK, CREATED) && reply.text() == success_body(number);
         let unknown = (reply.code, reply.outcome) == (UNRESOLVED, UNKNOWN) && !self.returned.contains(number);
         (!recorded && !unknown).then(|| (Wrong::Again, format!("{number}: {reply:?}")))

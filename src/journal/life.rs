@@ -9,6 +9,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::store::beside;
 use crate::fork;
 use crate::sys::files;
 
@@ -80,7 +81,5 @@ pub(super) fn prepare(journal: &Path, about: &Metadata) -> io::Result<()> {
 
 /// The library never removes it: whoever locks a byte of a file without a name is seen by nobody.
 fn file_beside(journal: &Path) -> PathBuf {
-    let mut name = journal.as_os_str().to_owned();
-    name.push("-alive");
-    PathBuf::from(name)
+    beside(journal, "-alive")
 }

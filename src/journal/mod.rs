@@ -94,8 +94,8 @@ impl Journal {
         Ok(Journal { file, open: AtomicBool::new(true), server: settings.server_id.clone(), keep })
     }
 
-    /// Asks whether a call may send this body under this number, and writes that it does, if it wants to. `mask` takes out of an answer
-    /// what no failure of the call may repeat.
+    /// Asks whether a call may send this body under this number, and writes that it does, if it wants to. `mask` takes
+    /// out of an answer what no failure of the call may repeat.
     ///
     /// # Errors
     /// [`Code::Journal`], [`Code::Unresolved`], [`Code::Conflict`], [`Code::BadResponse`] as it was recorded, and those
@@ -332,9 +332,4 @@ impl Drop for Pending {
             self.write(Code::Internal, outcome, None);
         }
     }
-}
-
-/// Whether a text can name something: 1 to so many bytes, not only blanks, no control characters.
-pub(crate) fn is_name(text: &str, longest: usize) -> bool {
-    !text.trim().is_empty() && text.len() <= longest && !text.contains(char::is_control)
 }

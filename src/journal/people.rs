@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
+use super::Journal;
 use super::file::{Done, Work};
 use super::rows::{Filter, Refused, Resolution, Row, State};
-use super::{Journal, is_name};
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
 use crate::keys::Keys;
@@ -185,25 +185,13 @@ impl Journal {
             }
             None => None,
         };
-        let task_num = keys.string("task_num").filter(|number| {
-            let is_name = is_name(number, LONGEST_TASK_NUM);
-            if !is_name {
-                keys.problem("task_num", "must be 1 to 256 bytes without control characters, and not only blanks");
-            }
-            is_name
-        });
+        let task_num = keys.name("task_num", LONGEST_TASK_NUM);
         match (created, keys.get("task_num").is_some()) {
             (Some(true), false) => keys.problem("task_num", "is missing, and required of what was created"),
             (Some(false), true) => keys.problem("task_num", "is given, but what was not created has none"),
             _ => {}
         }
-        let by = keys.string("by").filter(|by| {
-            let is_name = is_name(by, LONGEST_BY);
-            if !is_name {
-                keys.problem("by", "must be 1 to 128 bytes without control characters, and not only blanks");
-            }
-            is_name
-        });
+        let by = keys.name("by", LONGEST_BY);
         let note = keys.string("note").filter(|note| {
             let fits = note.len() <= LONGEST_NOTE
                 && !note.contains(|character: char| character.is_control() && !matches!(character, '\t' | '\n' | '\r'));

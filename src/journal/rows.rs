@@ -372,8 +372,8 @@ impl Rows<'_> {
     }
 
     /// Counts that it is written once more.
-    pub(super) fn take_turn(&self) -> Result<(), Trouble> {
-        self.run("UPDATE file SET turn = turn + 1", []).map(drop)
+    pub(super) fn set_turn(&self, turn: u64) -> Result<(), Trouble> {
+        self.run("UPDATE file SET turn = ?1", params![signed(turn)]).map(drop)
     }
 
     fn is_alive(&self, row: &Row) -> Result<bool, Trouble> {
@@ -413,9 +413,9 @@ fn number(answer: &str) -> Option<String> {
     json::get(answer, "/info/task_num").ok().map(|number| number.to_string())
 }
 
-/// SQLite's numbers have a sign. The offsets of signs of life have 62 bits.
-fn signed(offset: u64) -> i64 {
-    i64::try_from(offset).unwrap_or_default()
+/// SQLite's numbers have a sign. The offsets of signs of life have 62 bits, and no file is written so often.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or_default()
 }
 
 /// Milliseconds since 1970.

@@ -108,6 +108,13 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
+/// The path of what stands beside the file and has its name with an ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// A file that may be a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -208,10 +215,8 @@ fn check_header(path: &Path) -> Result<(), Trouble> {
 fn is_being_made(path: &Path) -> bool {
     // The beginning of its journal of what to take back: a mark, two numbers, and how many pages the file had.
     const MARK: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    let mut name = path.as_os_str().to_owned();
-    name.push("-journal");
     let mut start = [0; 20];
-    let read = File::open(PathBuf::from(name)).and_then(|mut file| file.read_exact(&mut start));
+    let read = File::open(beside(path, "-journal")).and_then(|mut file| file.read_exact(&mut start));
     read.is_ok() && start[..8] == MARK && start[16..] == [0; 4]
 }
 
@@ -256,9 +261,7 @@ impl Store {
         let key = || store.connection().query_row("SELECT key FROM file", [], |row| row.get(0));
         store.key = files::with_sqlite(key)?;
         for ending in ["-wal", "-shm", "-alive"] {
-            let mut path = store.place.path.as_os_str().to_owned();
-            path.push(ending);
-            let path = PathBuf::from(path);
+            let path = beside(&store.place.path, ending);
             let identity = Identity::of(&path).map_err(|error| Trouble::of_system("what is beside it", &error))?;
             store.beside.push(Place { path, identity });
         }
@@ -331,14 +334,14 @@ impl Store {
         let known = self.check()?;
         let (done, turn) = files::with_sqlite(|| {
             self.within(|| {
-                let rows = self.rows_of(known)?;
+                let (rows, turn) = self.rows_of(known)?;
                 let changes = self.connection().total_changes();
                 let done = work(&rows)?;
                 if self.connection().total_changes() == changes {
                     return Ok((done, None));
                 }
-                rows.take_turn()?;
-                Ok((done, Some(rows.turn()?)))
+                rows.set_turn(turn + 1)?;
+                Ok((done, Some(turn + 1)))
             })
         })?;
         // It is on the disk by now. Where this is not written, less is known, and nothing wrong.
@@ -349,7 +352,7 @@ impl Store {
     /// Runs work that only reads, also while another program writes.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Rows) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let known = self.check()?;
-        files::with_sqlite(|| work(&self.rows_of(known)?))
+        files::with_sqlite(|| work(&self.rows_of(known)?.0))
     }
 
     /// Whether all is still in its place: what is written into a file that has lost its name is seen by nobody else. How
@@ -363,11 +366,12 @@ impl Store {
         files::number(&self.turns).map_err(|error| Trouble::of_system("its signs of life", &error))
     }
 
-    /// The rows, unless some were lost.
-    fn rows_of(&self, known: u64) -> Result<Rows<'_>, Trouble> {
+    /// The rows, and how often they were written, unless some were lost.
+    fn rows_of(&self, known: u64) -> Result<(Rows<'_>, u64), Trouble> {
         let rows = Rows { connection: self.connection(), path: &self.place.path };
-        Store::turn_after(known, rows.turn()?)?;
-        Ok(rows)
+        let turn = rows.turn()?;
+        Store::turn_after(known, turn)?;
+        Ok((rows, turn))
     }
 
     fn turn_after(known: u64, turn: u64) -> Result<(), Trouble> {

@@ -66,43 +66,32 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// The kind of share that a folder lies on, where it is one that other machines reach.
 pub(crate) fn share(folder: &Path) -> io::Result<Option<&'static str>> {
     let path = CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes are a value of the type, which the call fills; the path is a C string.
+    let (asked, about) = unsafe {
+        let mut about: libc::statfs = std::mem::zeroed();
+        (libc::statfs(path.as_ptr(), &raw mut about), about)
+    };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        // SAFETY: all zeroes are a value of the type, which the call fills; the path is a C string.
-        let (asked, about) = unsafe {
-            let mut about: libc::statfs = std::mem::zeroed();
-            (libc::statfs(path.as_ptr(), &raw mut about), about)
-        };
-        if asked != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(match about.f_type as u32 {
-            0x6969 => Some("NFS"),
-            0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
-            0x0102_1997 => Some("9P"),
-            0x5346_414f | 0x6b41_4653 => Some("AFS"),
-            0x7375_7245 => Some("Coda"),
-            0x564c => Some("NCP"),
-            0x00c3_6400 => Some("Ceph"),
-            0x0bd0_0bd0 => Some("Lustre"),
-            0x4750_4653 => Some("GPFS"),
-            0x0116_1970 => Some("GFS2"),
-            0x7461_636f => Some("OCFS2"),
-            _ => None,
-        })
-    }
+    let kind = match about.f_type as u32 {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x0102_1997 => Some("9P"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x7375_7245 => Some("Coda"),
+        0x564c => Some("NCP"),
+        0x00c3_6400 => Some("Ceph"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x4750_4653 => Some("GPFS"),
+        0x0116_1970 => Some("GFS2"),
+        0x7461_636f => Some("OCFS2"),
+        _ => None,
+    };
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        // SAFETY: all zeroes are a value of the type, which the call fills; the path is a C string.
-        let (asked, about) = unsafe {
-            let mut about: libc::statfs = std::mem::zeroed();
-            (libc::statfs(path.as_ptr(), &raw mut about), about)
-        };
-        if asked != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((about.f_flags as u64 & libc::MNT_LOCAL as u64 == 0).then_some("a network"))
-    }
+    let kind = (about.f_flags as u64 & libc::MNT_LOCAL as u64 == 0).then_some("a network");
+    Ok(kind)
 }
 
 fn byte(offset: u64) -> libc::flock {
