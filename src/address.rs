@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use ureq::http::Uri;
@@ -14,7 +15,7 @@ pub(crate) struct Base {
     /// Without a slash at its end.
     pub url: String,
     /// Host and port as the URL names them, for messages.
-    pub authority: String,
+    pub authority: Arc<str>,
     /// The host alone, an IPv6 address without its brackets.
     pub host: String,
     pub port: u16,
@@ -88,7 +89,7 @@ pub(crate) fn base(text: &str, allow_http: bool) -> Result<Base, String> {
             .to_owned());
     }
     let url = text.trim_end_matches('/').to_owned();
-    Ok(Base { url, authority, host, port, https })
+    Ok(Base { url, authority: authority.into(), host, port, https })
 }
 
 #[cfg(test)]

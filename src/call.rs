@@ -108,8 +108,8 @@ pub(crate) struct Call {
     doubt: Cell<Option<Doubt>>,
     id: OnceCell<String>,
     number: OnceCell<String>,
-    host: OnceCell<String>,
-    proxy: OnceCell<String>,
+    host: OnceCell<Arc<str>>,
+    proxy: OnceCell<Arc<str>>,
     this: Try,
 }
 
@@ -203,12 +203,15 @@ impl Call {
         if let Some(ticket) = self.ticket.get() {
             let _ = other.ticket.set(ticket.clone());
         }
-        for (to, from) in [(&other.id, self.id()), (&other.host, self.host()), (&other.proxy, self.proxy())] {
-            if let Some(text) = from {
-                let _ = to.set(text.to_owned());
+        for (to, from) in [(&other.host, &self.host), (&other.proxy, &self.proxy)] {
+            if let Some(text) = from.get() {
+                let _ = to.set(text.clone());
             }
         }
-        if let Some(number) = self.number() {
+        if let Some(id) = self.id() {
+            other.set_id(id);
+        }
+        if let Some(number) = self.number().and_then(|number| memory::copy(number).ok()) {
             other.set_number(number);
         }
         other
@@ -290,13 +293,14 @@ impl Call {
         self.ticket.get().is_some_and(|ticket| ticket.is_cancelled())
     }
 
-    /// Whether the call may go on.
-    pub(crate) fn check(&self) -> Result<(), Cause> {
+    /// Whether the call may go on, and how long.
+    pub(crate) fn check(&self) -> Result<Duration, Cause> {
         if self.is_cancelled() {
             return Err(Cause::Cancelled);
         }
         let (until, limit) = self.until();
-        if Instant::now() < until { Ok(()) } else { Err(Cause::Deadline(limit)) }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(Cause::Deadline(limit)) } else { Ok(left) }
     }
 
     /// The instant until which one wait may last. After it [`Call::check`] tells whether to go on.
@@ -353,19 +357,18 @@ impl Call {
         let _ = self.id.set(id.to_owned());
     }
 
-    pub(crate) fn set_number(&self, number: &str) {
-        if let Ok(number) = memory::copy(number) {
-            let _ = self.number.set(number);
-        }
+    /// The number of the appointment.
+    pub(crate) fn set_number(&self, number: String) -> &str {
+        self.number.get_or_init(|| number)
     }
 
-    pub(crate) fn set_host(&self, host: &str) {
-        let _ = self.host.set(host.to_owned());
+    pub(crate) fn set_host(&self, host: &Arc<str>) {
+        let _ = self.host.set(host.clone());
     }
 
     /// The proxy that the call goes through, host and port.
-    pub(crate) fn set_proxy(&self, proxy: &str) {
-        let _ = self.proxy.set(proxy.to_owned());
+    pub(crate) fn set_proxy(&self, proxy: &Arc<str>) {
+        let _ = self.proxy.set(proxy.clone());
     }
 
     pub(crate) fn purpose(&self) -> Purpose {
@@ -422,11 +425,11 @@ impl Call {
     }
 
     pub(crate) fn host(&self) -> Option<&str> {
-        self.host.get().map(String::as_str)
+        self.host.get().map(|host| &**host)
     }
 
     pub(crate) fn proxy(&self) -> Option<&str> {
-        self.proxy.get().map(String::as_str)
+        self.proxy.get().map(|proxy| &**proxy)
     }
 
     /// Tells the log of something that happened to this call.

@@ -163,12 +163,12 @@ impl Client {
     }
 
     fn make(&self, call: &Rc<Call>, task: &str, against: Option<Failure>) -> Result<Zeroizing<String>, Failure> {
-        let task = Task::read(task, self.config.strict).inspect_err(|_| {
+        let mut task = Task::read(task, self.config.strict).inspect_err(|_| {
             if let Some(number) = contract::number(task) {
-                call.set_number(&number);
+                call.set_number(number);
             }
         })?;
-        call.set_number(&task.number);
+        let number = call.set_number(std::mem::take(&mut task.number));
         for note in &task.notes {
             let (field, note) = (Some(note.field.as_str()), Some(note.note.as_str()));
             call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
@@ -181,15 +181,15 @@ impl Client {
                 return Err(against);
             }
             #[cfg(feature = "planted-panic")]
-            plant("panic-before-", &task);
+            plant("panic-before-", number, &task);
             let result = self.carry_out(call, &request);
             #[cfg(feature = "planted-panic")]
-            plant("panic-after-", &task);
+            plant("panic-after-", number, &task);
             result
         };
         #[cfg(feature = "journal")]
         if let Some(journal) = &self.journal {
-            return self.once(call, journal, &task, sends, send);
+            return self.once(call, journal, number, &task, sends, send);
         }
         send()
     }
@@ -200,6 +200,7 @@ impl Client {
         &self,
         call: &Rc<Call>,
         journal: &Journal,
+        number: &str,
         task: &Task,
         sends: bool,
         send: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
@@ -210,7 +211,7 @@ impl Client {
             mask(answer, &private, LONGEST_BODY)
         };
         let server_dedupes = self.config.server_dedupes;
-        match journal.begin(call, &task.number, &task.body, Wish { sends, server_dedupes }, mask)? {
+        match journal.begin(call, number, &task.body, Wish { sends, server_dedupes }, mask)? {
             Begun::Recorded(answer) => Ok(answer),
             Begun::Nothing => send(),
             Begun::Send(pending) => {
@@ -560,8 +561,8 @@ fn jitter(attempts: u32) -> Duration {
 
 /// Panics with everything that no message may show.
 #[cfg(feature = "planted-panic")]
-fn plant(start: &str, task: &Task) {
-    if task.number.starts_with(start) {
+fn plant(start: &str, number: &str, task: &Task) {
+    if number.starts_with(start) {
         panic!("planted: {}", *task.body);
     }
 }

@@ -193,7 +193,7 @@ fn reach(diagnosis: &mut Diagnosis, config: &Config, connection: &Connection) {
         None => diagnosis.found("route", Found::new(format!("direct to {}", base.authority))),
         Some(proxy) => {
             let mut found = Found::new(format!("to {} through the proxy {}", base.authority, proxy.authority));
-            found.more.proxy = Some(proxy.authority.clone());
+            found.more.proxy = Some(proxy.authority.to_string());
             diagnosis.found("route", found);
         }
     }

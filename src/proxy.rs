@@ -5,6 +5,7 @@
 
 use std::env;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +21,7 @@ pub(crate) struct Proxy {
     pub host: String,
     pub port: u16,
     /// Host and port, for messages.
-    pub authority: String,
+    pub authority: Arc<str>,
     pub credentials: Option<Credentials>,
     /// The setting, its password masked.
     pub in_force: String,
@@ -79,7 +80,7 @@ fn parse(text: &str) -> Result<Proxy, String> {
         None => (None, String::new()),
     };
     let in_force = format!("http://{shown}{authority}");
-    Ok(Proxy { host, port, authority, credentials, in_force })
+    Ok(Proxy { host, port, authority: authority.into(), credentials, in_force })
 }
 
 /// Those of `user:password`, each written with % where a URL needs it; and the user as it was written.

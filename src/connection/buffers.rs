@@ -1,41 +1,85 @@
-//! The buffers between ureq and a connection. They grow as far as a head may. They hold the token and the customer's
-//! data, and are wiped as all memory of the library is.
+//! The buffers between ureq and a connection. They grow as far as a head may, and stay with a connection that is kept.
+//! They hold the token and the customer's data, which are wiped as soon as an exchange is over.
 #![forbid(unsafe_code)]
+
+use zeroize::Zeroize;
 
 use super::head::LONGEST;
 
-const SIZE: usize = 16 * 1024;
+const INPUT: usize = 16 * 1024;
+const OUTPUT: usize = 16 * 1024;
+/// ureq writes no line in pieces; that of the token is the longest.
+const LINE: usize = 10 * 1024;
 
 #[derive(Default)]
 pub(super) struct Buffers {
     input: Vec<u8>,
     consumed: usize,
     filled: usize,
+    /// How much of the input was ever filled.
+    touched: usize,
+    /// The request, collected until its answer is awaited, so that head and body go out in one write; behind it is
+    /// room for more.
     output: Vec<u8>,
+    collected: usize,
+    /// There was no memory for more room.
+    exhausted: bool,
     progress: bool,
 }
 
-/// Makes room for `capacity` bytes; `false` when there is no memory for it.
-pub(super) fn reserve(bytes: &mut Vec<u8>, capacity: usize) -> bool {
-    bytes.try_reserve_exact(capacity.saturating_sub(bytes.len())).is_ok()
+/// Makes a buffer longer; `false` when there is no memory for it.
+fn lengthen(bytes: &mut Vec<u8>, length: usize) -> bool {
+    let enough = bytes.try_reserve_exact(length - bytes.len()).is_ok();
+    if enough {
+        bytes.resize(length, 0);
+    }
+    enough
 }
 
 impl Buffers {
-    fn input_is_used_up(&self) -> bool {
-        self.consumed == self.filled
+    /// The request as far as it was collected, with its room, and its length.
+    pub(super) fn take_request(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.output), std::mem::take(&mut self.collected))
     }
 
-    fn ensure_output(&mut self) {
-        if self.output.is_empty() {
-            self.output.resize(SIZE, 0);
+    /// Has the room of a request that was sent for the next one.
+    pub(super) fn return_request(&mut self, (mut room, length): (Vec<u8>, usize)) {
+        if room.len() == OUTPUT {
+            room[..length].zeroize();
+            self.output = room;
         }
+    }
+
+    /// Takes up what was just written; `false` when there was no memory for all of it.
+    pub(super) fn collect(&mut self, amount: usize) -> bool {
+        self.collected += amount;
+        !self.exhausted
+    }
+
+    /// Wipes what an exchange has left.
+    pub(super) fn wipe(&mut self) {
+        let request = self.take_request();
+        self.return_request(request);
+        match self.input.len() {
+            ..=INPUT => self.input[..self.touched].zeroize(),
+            _ => self.input = Vec::new(),
+        }
+        (self.consumed, self.filled, self.touched) = (0, 0, 0);
+        self.progress = false;
+    }
+
+    fn input_is_used_up(&self) -> bool {
+        self.consumed == self.filled
     }
 }
 
 impl ureq::unversioned::transport::Buffers for Buffers {
     fn output(&mut self) -> &mut [u8] {
-        self.ensure_output();
-        &mut self.output
+        if self.output.len() - self.collected < LINE {
+            let length = (2 * self.output.len()).max(OUTPUT);
+            self.exhausted = !lengthen(&mut self.output, length);
+        }
+        &mut self.output[self.collected..]
     }
 
     fn input(&self) -> &[u8] {
@@ -49,17 +93,18 @@ impl ureq::unversioned::transport::Buffers for Buffers {
             self.input.copy_within(self.consumed..self.filled, 0);
             (self.consumed, self.filled) = (0, self.filled - self.consumed);
         }
-        let wanted = (self.input.len() * 2).max(SIZE);
+        let wanted = (self.input.len() * 2).max(INPUT);
         // A head, or a line of a chunked body, that is longer than a head may be leaves the buffer full, which the
         // transport reports; so does memory that cannot be had.
-        if self.filled == self.input.len() && wanted <= 2 * LONGEST && reserve(&mut self.input, wanted) {
-            self.input.resize(wanted, 0);
+        if self.filled == self.input.len() && wanted <= 2 * LONGEST {
+            lengthen(&mut self.input, wanted);
         }
         &mut self.input[self.filled..]
     }
 
     fn input_appended(&mut self, amount: usize) {
         self.filled += amount;
+        self.touched = self.touched.max(self.filled);
     }
 
     fn input_consume(&mut self, amount: usize) {
@@ -68,9 +113,8 @@ impl ureq::unversioned::transport::Buffers for Buffers {
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        self.ensure_output();
         // The scratch part serves chunked requests, of which there are none.
-        (&mut [], &mut self.output)
+        (&mut [], self.output())
     }
 
     fn can_use_input(&self) -> bool {

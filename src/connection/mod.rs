@@ -20,12 +20,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use ureq::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
-    HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
 };
-use ureq::http::{Request, Response, Uri, Version};
+use ureq::http::{Method, Request, Response, Uri, Version};
 use ureq::{Agent, Body};
 use zeroize::Zeroizing;
 
@@ -34,7 +33,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::failure::{Failure, Problem};
 use crate::secret::Secret;
-use crate::{fork, memory};
+use crate::{contract, fork};
 use pool::Pool;
 use transport::{Connector, NoResolver, Target};
 
@@ -44,6 +43,9 @@ pub(crate) struct Connection {
     settings: ureq::config::Config,
     pool: Arc<Pool>,
     base_url: String,
+    /// Where appointments are made.
+    endpoint: Uri,
+    user_agent: HeaderValue,
     /// `None` where no connection is kept.
     idle_timeout: Option<Duration>,
 }
@@ -67,16 +69,22 @@ impl Way {
 impl Connection {
     /// Prepares the way; nothing is opened before a call needs it.
     pub(crate) fn new(config: &Config) -> Result<Connection, Failure> {
-        let target = Target::new(config).map_err(|problem| {
-            Failure::problems(Code::BadConfig, "the configuration is refused", vec![Problem::new("base_url", problem)])
-        })?;
+        let refused = |key, problem| {
+            Failure::problems(Code::BadConfig, "the configuration is refused", vec![Problem::new(key, problem)])
+        };
+        let target = Target::new(config).map_err(|problem| refused("base_url", problem))?;
+        let base_url = config.base.url.clone();
+        let endpoint = uri(&base_url, contract::PATH).map_err(|problem| refused("base_url", problem))?;
+        let user_agent = HeaderValue::from_str(&config.user_agent)
+            .map_err(|_| refused("user_agent", "fits no header".to_owned()))?;
         let settings = ureq::config::Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
-            .user_agent(config.user_agent.as_str())
-            .accept("application/json")
+            // The request has those that it needs.
+            .user_agent("")
+            .accept("")
             .accept_encoding("")
             .max_response_header_size(head::LONGEST)
             .max_idle_connections(0)
@@ -85,7 +93,7 @@ impl Connection {
         let pool = Arc::new(Pool::new(config.connections));
         let way = fork::Lock::new(Way::new(&settings, target, &pool));
         let idle_timeout = Some(config.idle_timeout).filter(|time| !time.is_zero());
-        Ok(Connection { way, settings, pool, base_url: config.base.url.clone(), idle_timeout })
+        Ok(Connection { way, settings, pool, base_url, endpoint, user_agent, idle_timeout })
     }
 
     /// Keeps no connection any more.
@@ -111,11 +119,15 @@ impl Connection {
             Ok(request) => self.agent().run(request).map_err(|error| cause(call, &error)),
             Err(why) => Err(Cause::Unreadable(why)),
         };
+        let response = response.map(|response| {
+            let framing = framing(response.version(), response.headers());
+            (response, framing)
+        });
         // To be known at the body's end, at which ureq lets go of the connection. What has no body, whatever its head
         // says, may be followed by one from a server that does not know it.
         let keep = match &response {
-            Ok(response) if ![101, 204, 304].contains(&response.status().as_u16()) => {
-                self.idle_timeout.and_then(|idle| kept(response.version(), response.headers(), idle))
+            Ok((response, Ok(framing))) if ![101, 204, 304].contains(&response.status().as_u16()) => {
+                self.idle_timeout.and_then(|idle| kept(response.version(), response.headers(), framing, idle))
             }
             _ => None,
         };
@@ -124,26 +136,35 @@ impl Connection {
     }
 
     fn request<'a>(&self, path: &str, token: Option<&Secret>, body: &'a str) -> Result<Request<&'a str>, String> {
-        let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|_| "the URL is none".to_owned())?;
-        let mut request = Request::post(uri).header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = if path == contract::PATH { self.endpoint.clone() } else { uri(&self.base_url, path)? };
+        let headers = request.headers_mut();
+        headers.reserve(MOST_HEADERS);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        headers.insert(ACCEPT, HeaderValue::from_static(JSON));
+        headers.insert(USER_AGENT, self.user_agent.clone());
         if let Some(token) = token {
-            let bearer = memory::join(&["Bearer ", token.expose()]).map_err(|_| "there is no memory".to_owned())?;
-            // Without a copy of its own, so that the text is wiped with the header.
-            let mut bearer = HeaderValue::from_maybe_shared(Bytes::from_owner(bearer))
-                .map_err(|_| "the token fits no header".to_owned())?;
-            bearer.set_sensitive(true);
-            request = request.header(AUTHORIZATION, bearer);
+            headers.insert(AUTHORIZATION, token.bearer().ok_or("the token fits no header")?.clone());
         }
         if self.idle_timeout.is_none() {
-            request = request.header(CONNECTION, HeaderValue::from_static("close"));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        request.body(body).map_err(|_| "the request cannot be written".to_owned())
+        Ok(request)
     }
+}
+
+const JSON: &str = "application/json";
+const MOST_HEADERS: usize = 5;
+
+fn uri(base_url: &str, path: &str) -> Result<Uri, String> {
+    [base_url, path].concat().parse().map_err(|_| "the URL is none".to_owned())
 }
 
 /// What came back, body not yet read.
 pub(crate) struct Answer {
-    response: Result<Response<Body>, Cause>,
+    /// With what marks the end of its body.
+    response: Result<(Response<Body>, Result<Framing, Cause>), Cause>,
 }
 
 impl Answer {
@@ -153,11 +174,11 @@ impl Answer {
     /// The reason why there is none: the connection's own, or that of a framing that two readers could understand
     /// differently.
     pub(crate) fn whole(&mut self, call: &Call, max: usize) -> Result<Zeroizing<String>, Cause> {
-        let response = self.response.as_mut().map_err(|cause| cause.clone())?;
-        let framing = framing(response.version(), response.headers())?;
-        let mut bytes = read(call, response.body_mut(), max)?;
+        let (response, framing) = self.response.as_mut().map_err(|cause| cause.clone())?;
+        let framing = framing.as_ref().map_err(Cause::clone)?;
+        let mut bytes = read(call, response.body_mut(), framing, max)?;
         // ureq takes every end of the connection for the end of a body that only it delimits.
-        if framing == Framing::Close
+        if *framing == Framing::Close
             && let Some(cause) = call.cause()
         {
             return Err(cause);
@@ -168,7 +189,7 @@ impl Answer {
 
     /// `Retry-After`, seconds or a date, in milliseconds from now.
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
-        retry_after(self.response.as_ref().ok()?.headers(), SystemTime::now())
+        retry_after(self.response.as_ref().ok()?.0.headers(), SystemTime::now())
     }
 }
 
@@ -185,11 +206,9 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
 }
 
 /// How long the connection may wait for another request after this answer, at most `idle`.
-fn kept(version: Version, headers: &HeaderMap, idle: Duration) -> Option<Duration> {
-    let says =
-        |name: HeaderName, word: &str| listed(headers, &name).any(|one| one.eq_ignore_ascii_case(word.as_bytes()));
-    let ends = matches!(framing(version, headers), Ok(Framing::Length | Framing::Chunked));
-    if version != Version::HTTP_11 || says(CONNECTION, "close") || !ends {
+fn kept(version: Version, headers: &HeaderMap, framing: &Framing, idle: Duration) -> Option<Duration> {
+    let closes = || listed(headers, &CONNECTION).any(|one| one.eq_ignore_ascii_case(b"close"));
+    if version != Version::HTTP_11 || *framing == Framing::Close || closes() {
         return None;
     }
     let timeout = listed(headers, &HeaderName::from_static("keep-alive"))
@@ -210,7 +229,8 @@ fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// What marks the end of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
-    Length,
+    /// Where it is a number that memory could hold.
+    Length(Option<usize>),
     Chunked,
     Close,
 }
@@ -218,23 +238,27 @@ enum Framing {
 /// How the body is framed, where all readers agree on it.
 fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Cause> {
     let unreadable = |why: &str| Err(Cause::Unreadable(why.to_owned()));
-    let all = |name: &HeaderName| listed(headers, name).collect::<Vec<&[u8]>>();
-    if all(&CONTENT_ENCODING).iter().any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+    if listed(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return unreadable("it has a Content-Encoding that was not asked for");
     }
-    let lengths = all(&CONTENT_LENGTH);
-    if lengths.windows(2).any(|pair| pair[0] != pair[1]) {
-        return unreadable("it has two different Content-Lengths");
+    let mut lengths = listed(headers, &CONTENT_LENGTH);
+    let length = lengths.next();
+    if let Some(length) = length {
+        if lengths.any(|other| other != length) {
+            return unreadable("it has two different Content-Lengths");
+        }
+        if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+            return unreadable("its Content-Length is no number");
+        }
     }
-    if lengths.iter().any(|length| length.is_empty() || !length.iter().all(u8::is_ascii_digit)) {
-        return unreadable("its Content-Length is no number");
-    }
-    let codings = all(&TRANSFER_ENCODING);
-    match (codings.as_slice(), lengths.is_empty()) {
-        ([], true) => Ok(Framing::Close),
-        ([], false) => Ok(Framing::Length),
-        (_, false) => unreadable("it has both Content-Length and Transfer-Encoding"),
-        ([coding], true) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
+    let mut codings = listed(headers, &TRANSFER_ENCODING);
+    match (codings.next(), codings.next(), length) {
+        (None, _, None) => Ok(Framing::Close),
+        (None, _, Some(length)) => {
+            Ok(Framing::Length(std::str::from_utf8(length).ok().and_then(|length| length.parse().ok())))
+        }
+        (Some(_), _, Some(_)) => unreadable("it has both Content-Length and Transfer-Encoding"),
+        (Some(coding), None, None) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
             Ok(Framing::Chunked)
         }
         _ => unreadable("its Transfer-Encoding was not asked for"),
@@ -242,15 +266,20 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Cause> {
 }
 
 /// Reads a body of at most `max` bytes.
-fn read(call: &Call, body: &mut Body, max: usize) -> Result<Zeroizing<Vec<u8>>, Cause> {
+fn read(call: &Call, body: &mut Body, framing: &Framing, max: usize) -> Result<Zeroizing<Vec<u8>>, Cause> {
     const STEP: usize = 8 * 1024;
+    // The server's word for it costs no more memory than a step.
+    let step = match framing {
+        Framing::Length(Some(length)) => length.saturating_add(1).min(STEP),
+        _ => STEP,
+    };
     let mut reader = body.as_reader();
     let mut bytes = Zeroizing::new(Vec::new());
     loop {
         let filled = bytes.len();
         // One byte more than is allowed tells that there is more. Its size is the server's choice, so that the
         // memory for it may be refused.
-        let room = STEP.min(max.saturating_add(1) - filled);
+        let room = step.min(max.saturating_add(1) - filled);
         if bytes.try_reserve(room).is_err() {
             return Err(Cause::Unreadable("there is no memory for it".to_owned()));
         }
@@ -331,7 +360,9 @@ mod tests {
             (Version::HTTP_11, &[length, ("transfer-encoding", "chunked")], None),
             (Version::HTTP_10, &[length], None),
         ] {
-            assert_eq!(kept(version, &headers(lines), idle), seconds.map(Duration::from_secs), "{version:?} {lines:?}");
+            let headers = headers(lines);
+            let kept = framing(version, &headers).ok().and_then(|framing| kept(version, &headers, &framing, idle));
+            assert_eq!(kept, seconds.map(Duration::from_secs), "{version:?} {lines:?}");
         }
     }
 }

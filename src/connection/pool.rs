@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::transport::Stream;
+use super::transport::Line;
 use crate::fork::Lock;
 
 /// One that waits for the next call, and until when it may.
 struct Idle {
-    stream: Stream,
+    line: Box<Line>,
     until: Instant,
 }
 
@@ -25,20 +25,20 @@ impl Pool {
     }
 
     /// One that may be used again: it is not too old, and nothing came over it since its last answer.
-    pub(super) fn take(&self) -> Option<Stream> {
+    pub(super) fn take(&self) -> Option<Box<Line>> {
         loop {
             let mut idle = self.idle.with(|all| all.as_mut()?.pop())?;
-            if Instant::now() < idle.until && idle.stream.is_quiet() {
-                return Some(idle.stream);
+            if Instant::now() < idle.until && idle.line.stream.is_quiet() {
+                return Some(idle.line);
             }
         }
     }
 
     /// Keeps one that has just brought a whole answer, for so long. Those at the bottom that are too old or too many
     /// go.
-    pub(super) fn give(&self, stream: Stream, idle: Duration) {
+    pub(super) fn give(&self, line: Box<Line>, idle: Duration) {
         let now = Instant::now();
-        let new = Idle { stream, until: now + idle };
+        let new = Idle { line, until: now + idle };
         let gone: Vec<Idle> = self.idle.with(|all| {
             let Some(all) = all else { return vec![new] };
             let old = all.iter().position(|one| now < one.until).unwrap_or(all.len());

@@ -14,7 +14,7 @@ use ureq::unversioned::transport::ConnectionDetails;
 
 use super::pool::Pool;
 use super::socket::Socket;
-use super::transport::{NoResolver, Stream, Target, Wire};
+use super::transport::{Line, NoResolver, Stream, Target, Wire};
 use super::{Connection, cause};
 use crate::call::{Call, Cause, Phase};
 use crate::fork::Lock;
@@ -95,6 +95,6 @@ impl ureq::unversioned::transport::Connector for Once {
 
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         let stream = self.0.with(Option::take);
-        Ok(stream.map(|stream| Wire::new(stream, Arc::new(Pool::new(0)))))
+        Ok(stream.map(|stream| Wire::new(Line::new(stream), Arc::new(Pool::new(0)))))
     }
 }

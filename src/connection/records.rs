@@ -24,9 +24,9 @@ impl Records {
         self.begun == 0
     }
 
-    /// The socket, read under watch.
-    pub(super) fn watch<'a>(&'a mut self, socket: &'a Socket) -> Watched<'a> {
-        Watched { records: self, socket }
+    /// The socket, read under watch; whether each read waits.
+    pub(super) fn watch<'a>(&'a mut self, socket: &'a Socket, waits: bool) -> Watched<'a> {
+        Watched { records: self, socket, waits }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {
@@ -52,11 +52,12 @@ impl Records {
 pub(super) struct Watched<'a> {
     records: &'a mut Records,
     socket: &'a Socket,
+    waits: bool,
 }
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (&**self.socket).read(buffer)?;
+        let count = self.socket.receive(buffer, self.waits)?;
         self.records.take(&buffer[..count]);
         Ok(count)
     }

@@ -17,8 +17,11 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// No more causes than these stand in a message.
 const MOST_CAUSES: usize = 4;
 
-/// A socket of this process that never blocks: all waiting is done by [`sys::wait`]. A forked child has a copy,
-/// which it has closed before it comes here.
+/// How long [`Socket::receive`] waits: whether the call may go on is asked as often.
+pub(super) const PATIENCE: Duration = Duration::from_millis(40);
+
+/// A socket of this process. It is waited for by [`sys::wait`], or in [`Socket::receive`]; nothing else blocks. A forked
+/// child has a copy, which it has closed before it comes here.
 pub(crate) struct Socket {
     stream: Option<TcpStream>,
     generation: u32,
@@ -57,7 +60,24 @@ impl Socket {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         self.set_nodelay(true)?;
+        sys::settle(self, PATIENCE)?;
         Ok(true)
+    }
+
+    /// Sends as much as the system takes now.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        sys::send(self, bytes)
+    }
+
+    /// Receives what is there; where nothing is, and it is to wait, what comes within [`PATIENCE`]. Some systems do not
+    /// wait all the same.
+    pub(super) fn receive(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
+        sys::receive(self, buffer, waits)
+    }
+
+    /// Looks at what is there, and leaves it there.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::peek(self, buffer)
     }
 
     /// Whether this process opened it.

@@ -14,12 +14,12 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers as _, ConnectionDetails, NextTimeout, Transport};
 
-use super::buffers::{self, Buffers};
+use super::buffers::Buffers;
 use super::head::{self, Head};
 use super::pool::Pool;
 use super::records::Records;
 use super::resolve;
-use super::socket::{self, Socket};
+use super::socket::{self, PATIENCE, Socket};
 use super::tunnel;
 use crate::address;
 use crate::call::{self, Call, Cause, Phase};
@@ -125,15 +125,15 @@ impl ureq::unversioned::transport::Connector for Connector {
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         with_call(|call| {
             call.check()?;
-            let stream = match self.pool.take() {
-                Some(stream) => {
-                    call.log(Level::Detail, "reuse", || Fields { address: stream.address(), ..Fields::default() });
-                    stream
+            let line = match self.pool.take() {
+                Some(line) => {
+                    call.log(Level::Detail, "reuse", || Fields { address: line.stream.address(), ..Fields::default() });
+                    line
                 }
-                None => self.target.open(call)?,
+                None => Line::new(self.target.open(call)?),
             };
             call.phase(Phase::Request);
-            Ok(Some(Wire::new(stream, self.pool.clone())))
+            Ok(Some(Wire::new(line, self.pool.clone())))
         })
     }
 }
@@ -203,7 +203,7 @@ fn handshake(call: &Call, socket: Socket, config: Arc<ClientConfig>, name: Serve
             }
             continue;
         }
-        match tls.read() {
+        match tls.read(false) {
             Ok(0) => return Err(Cause::Connect("closed during the TLS handshake".to_owned())),
             Ok(_) => tls.process()?,
             Err(error) if is_pause(&error) => wait(call, &tls.socket, Wish::Read)?,
@@ -214,9 +214,9 @@ fn handshake(call: &Call, socket: Socket, config: Arc<ClientConfig>, name: Serve
 }
 
 impl Tls {
-    /// Reads from the socket what is there.
-    fn read(&mut self) -> io::Result<usize> {
-        self.session.read_tls(&mut self.records.watch(&self.socket))
+    /// Reads from the socket, see [`Socket::receive`].
+    fn read(&mut self, waits: bool) -> io::Result<usize> {
+        self.session.read_tls(&mut self.records.watch(&self.socket, waits))
     }
 
     /// Takes in the records that came; the server is told by an alert when one is not acceptable.
@@ -233,12 +233,12 @@ impl Tls {
     }
 }
 
-/// Writes by `send`, which raises no SIGPIPE; a vectored write of the standard library is `writev`, which does.
+/// Writes one piece after the other, by `send`, which raises no SIGPIPE; a vectored write is `writev`, which does.
 struct Quiet<'a>(&'a Socket);
 
 impl Write for Quiet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&**self.0).write(bytes)
+        self.0.send(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -315,7 +315,7 @@ impl Stream {
             Stream::Tls(tls) => {
                 // Tickets for other sessions may come at any time.
                 for _ in 0..MOST_TICKETS {
-                    match tls.read() {
+                    match tls.read(false) {
                         Ok(1..) if tls.session.process_new_packets().is_ok() => {}
                         Err(error) if error.kind() == ErrorKind::WouldBlock => return self.is_drained(),
                         Ok(_) | Err(_) => return false,
@@ -327,8 +327,18 @@ impl Stream {
     }
 }
 
-/// Head and body of a task are seldom longer.
-const USUAL_REQUEST: usize = 4 * 1024;
+/// A connection with its buffers.
+pub(super) struct Line {
+    pub stream: Stream,
+    buffers: Buffers,
+}
+
+impl Line {
+    pub(super) fn new(stream: Stream) -> Box<Line> {
+        Box::new(Line { stream, buffers: Buffers::default() })
+    }
+}
+
 /// A kept connection that brings more than so many pieces without an answer in them is given up.
 const MOST_TICKETS: usize = 16;
 /// So many looks at what came are taken at the end of a call's time: an answer that is there by then counts, and a
@@ -338,15 +348,14 @@ const LAST_LOOKS: u8 = 16;
 /// One connection, for one request and its answer.
 pub(super) struct Wire {
     /// Until it is given back.
-    stream: Option<Stream>,
+    line: Option<Box<Line>>,
     pool: Arc<Pool>,
-    buffers: Buffers,
-    /// The request, collected until its answer is awaited, so that head and body go out in one write.
-    request: Vec<u8>,
     head_done: bool,
     /// The connection ended out of order: what the system still holds of the request must not go out after the
     /// call has returned.
     abort: bool,
+    /// The system took the whole request at once.
+    at_once: bool,
     /// ureq has read the answer to its end, and has nothing left over.
     finished: bool,
     /// How many more looks at what came may be taken after the call's time.
@@ -361,10 +370,14 @@ impl fmt::Debug for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let Some(stream) = self.stream.take() else { return };
+        let Some(mut line) = self.line.take() else { return };
         let (pool, abort) = (self.pool.clone(), self.abort);
-        let part = move |idle| part(stream, abort, idle, &pool);
-        match call::current().filter(|_| self.finished && !abort) {
+        let call = call::current().filter(|_| self.finished && !abort);
+        // A server that says of a request that it is done has read it.
+        let was_read = self.at_once && call.as_ref().is_some_and(|call| matches!(call.status(), Some(200..=299)));
+        line.buffers.wipe();
+        let part = move |idle| part(line, abort, was_read, idle, &pool);
+        match call {
             // ureq lets go of the connection before it shows the head of an answer that has no body.
             Some(call) => call.when_known(part),
             None => part(None),
@@ -372,33 +385,28 @@ impl Drop for Wire {
     }
 }
 
-/// Keeps a connection that is in order for so long, or closes it.
-fn part(mut stream: Stream, abort: bool, idle: Option<Duration>, pool: &Pool) {
-    let unsent = sys::unsent(stream.socket());
+/// Keeps a connection that is in order for so long, or closes it. `was_read`: the server has the request.
+fn part(mut line: Box<Line>, abort: bool, was_read: bool, idle: Option<Duration>, pool: &Pool) {
     if let Some(idle) = idle
-        && unsent != Some(true)
-        && stream.is_drained()
+        && (was_read || sys::unsent(line.stream.socket()) != Some(true))
+        && line.stream.is_drained()
     {
-        return pool.give(stream, idle);
+        return pool.give(line, idle);
     }
-    if abort || unsent != Some(false) {
-        stream.socket().reset();
+    if abort || sys::unsent(line.stream.socket()) != Some(false) {
+        line.stream.socket().reset();
     }
 }
 
 impl Transport for Wire {
     fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
-        &mut self.buffers
+        &mut self.line().buffers
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        let output = &self.buffers.output()[..amount];
-        let length = self.request.len() + output.len();
-        // At first room for most requests, then twice as much each time.
-        if length > self.request.capacity() && !buffers::reserve(&mut self.request, (2 * length).max(USUAL_REQUEST)) {
+        if !self.line().buffers.collect(amount) {
             return with_call(|_| Err(Cause::Broken("there is no memory for the request".to_owned())));
         }
-        self.request.extend_from_slice(output);
         Ok(())
     }
 
@@ -420,45 +428,45 @@ impl Transport for Wire {
     }
 
     fn is_tls(&self) -> bool {
-        matches!(self.stream, Some(Stream::Tls(_)))
+        self.line.as_ref().is_some_and(|line| matches!(line.stream, Stream::Tls(_)))
     }
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, pool: Arc<Pool>) -> Wire {
+    pub(super) fn new(line: Box<Line>, pool: Arc<Pool>) -> Wire {
         Wire {
-            stream: Some(stream),
+            line: Some(line),
             pool,
-            buffers: Buffers::default(),
-            request: Vec::new(),
             head_done: false,
             abort: false,
+            at_once: false,
             finished: false,
             looks: LAST_LOOKS,
         }
     }
 
-    fn stream(&mut self) -> &mut Stream {
-        self.stream.as_mut().expect("it is taken out by drop only")
+    fn line(&mut self) -> &mut Line {
+        self.line.as_mut().expect("it is taken out by drop only")
     }
 
     fn wait(&mut self, call: &Call, wish: Wish) -> Result<(), Cause> {
-        wait(call, self.stream().socket(), wish)
+        wait(call, self.line().stream.socket(), wish)
     }
 
     /// Sends what is still to be sent, then reads: the whole head of the answer at first, any bytes after it.
     /// `false` when the server ended the connection in good order.
     fn exchange(&mut self, call: &Rc<Call>) -> Result<bool, Cause> {
-        if !self.request.is_empty() {
-            let request = std::mem::take(&mut self.request);
-            self.send(call, &request)?;
+        let request = self.line().buffers.take_request();
+        if request.1 > 0 {
+            self.send(call, &request.0[..request.1])?;
+            self.line().buffers.return_request(request);
             call.phase(Phase::Answer);
             if self.head_done {
                 return Ok(true);
             }
         }
         loop {
-            match self.receive(call)? {
+            match self.receive(call, true)? {
                 Received::Bytes => {
                     if !self.head_done {
                         self.look_at_head(call)?;
@@ -481,10 +489,12 @@ impl Wire {
     /// by its head need not read its body.
     fn send(&mut self, call: &Call, request: &[u8]) -> Result<(), Cause> {
         let mut rest = request;
+        self.at_once = true;
         loop {
             match self.push(call, &mut rest) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
+                    self.at_once = false;
                     if self.answer_came(call)? {
                         return Ok(());
                     }
@@ -506,7 +516,7 @@ impl Wire {
     /// Reads what is there; whether it is the whole head of an answer.
     fn answer_came(&mut self, call: &Call) -> Result<bool, Cause> {
         while !self.head_done {
-            match self.receive(call)? {
+            match self.receive(call, false)? {
                 Received::Bytes => self.look_at_head(call)?,
                 Received::Nothing => break,
                 Received::End => return Err(Cause::Broken("it was closed before the request was sent".to_owned())),
@@ -523,9 +533,9 @@ impl Wire {
         loop {
             // What has not begun by then must not begin.
             call.check()?;
-            let written = match self.stream() {
+            let written = match &mut self.line().stream {
                 Stream::Plain(_) if rest.is_empty() => return Ok(true),
-                Stream::Plain(socket) => (&**socket).write(rest).inspect(|count| *rest = &rest[*count..]),
+                Stream::Plain(socket) => socket.send(rest).inspect(|count| *rest = &rest[*count..]),
                 Stream::Tls(tls) => {
                     if !tls.session.wants_write() {
                         if rest.is_empty() {
@@ -547,31 +557,30 @@ impl Wire {
         }
     }
 
-    /// Reads what is there into the buffer.
-    fn receive(&mut self, call: &Call) -> Result<Received, Cause> {
-        look(&mut self.looks, call)?;
-        let room = self.buffers.input_append_buf();
+    /// Reads what is there into the buffer; where nothing is, and it may wait, perhaps what comes in a while.
+    fn receive(&mut self, call: &Call, may_wait: bool) -> Result<Received, Cause> {
+        let waits = |left| may_wait && left > 2 * PATIENCE;
+        let left = look(&mut self.looks, call)?;
+        let Line { stream, buffers } = &mut **self.line.as_mut().expect("it is taken out by drop only");
+        let room = buffers.input_append_buf();
         if room.is_empty() {
             return Err(Cause::Unreadable("it does not fit into memory".to_owned()));
         }
-        let received = match self.stream.as_mut().expect("it is taken out by drop only") {
-            Stream::Plain(socket) => loop {
-                match (&**socket).read(room) {
-                    Ok(0) => break Received::End,
-                    Ok(count) => {
-                        self.buffers.input_appended(count);
-                        break Received::Bytes;
-                    }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break Received::Nothing,
-                    Err(error) => return Err(Cause::Broken(error.to_string())),
+        let received = match stream {
+            Stream::Plain(socket) => match socket.receive(room, waits(left)) {
+                Ok(0) => Received::End,
+                Ok(count) => {
+                    buffers.input_appended(count);
+                    Received::Bytes
                 }
+                Err(error) if is_pause(&error) => Received::Nothing,
+                Err(error) => return Err(Cause::Broken(error.to_string())),
             },
             Stream::Tls(tls) => loop {
                 match tls.session.reader().read(room) {
                     Ok(0) => break Received::End,
                     Ok(count) => {
-                        self.buffers.input_appended(count);
+                        buffers.input_appended(count);
                         break Received::Bytes;
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -584,12 +593,11 @@ impl Wire {
                 if let Some(cause) = tls.broke.take() {
                     return Err(cause);
                 }
-                look(&mut self.looks, call)?;
-                match tls.read() {
+                let left = look(&mut self.looks, call)?;
+                match tls.read(waits(left)) {
                     // What came before a bad record counts: it is read first.
                     Ok(_) => tls.broke = tls.process().err(),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break Received::Nothing,
+                    Err(error) if is_pause(&error) => break Received::Nothing,
                     Err(error) => return Err(Cause::Broken(error.to_string())),
                 }
             },
@@ -600,9 +608,9 @@ impl Wire {
     /// Looks whether the head is whole, and drops interim ones.
     fn look_at_head(&mut self, call: &Call) -> Result<(), Cause> {
         loop {
-            match head::read(self.buffers.input()) {
+            match head::read(self.line().buffers.input()) {
                 Head::Partial => return Ok(()),
-                Head::Interim(length) => self.buffers.input_consume(length),
+                Head::Interim(length) => self.line().buffers.input_consume(length),
                 Head::Final(status, _) => {
                     call.record_status(status);
                     self.head_done = true;
@@ -614,11 +622,11 @@ impl Wire {
     }
 }
 
-/// Whether another look at what came may be taken.
-fn look(looks: &mut u8, call: &Call) -> Result<(), Cause> {
+/// How long another look at what came may wait, if one may be taken.
+fn look(looks: &mut u8, call: &Call) -> Result<Duration, Cause> {
     call.check().or_else(|cause| {
         *looks = looks.checked_sub(1).ok_or(cause)?;
-        Ok(())
+        Ok(Duration::ZERO)
     })
 }
 

@@ -2,7 +2,7 @@
 //! through it afterwards is between this side and the server.
 #![forbid(unsafe_code)]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::time::SystemTime;
 
 use ureq::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -48,7 +48,7 @@ fn ask(call: &Call, socket: &Socket, proxy: &Proxy, server: &str, user_agent: &s
     let mut rest = request.as_bytes();
     while !rest.is_empty() {
         call.check()?;
-        match (&**socket).write(rest) {
+        match socket.send(rest) {
             Ok(count) => rest = &rest[count..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(call, socket, Wish::Write)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -96,7 +96,7 @@ fn answer(call: &Call, socket: &Socket) -> Result<(u16, Vec<u8>), Cause> {
 /// Reads as many bytes as were looked at.
 fn take(socket: &Socket, mut piece: &mut [u8]) -> Result<(), Cause> {
     while !piece.is_empty() {
-        match (&**socket).read(piece) {
+        match socket.receive(piece, false) {
             Ok(0) => return Err(closed("before it answered")),
             Ok(count) => piece = &mut piece[count..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -20,7 +20,8 @@ pub(crate) mod files;
 pub(crate) mod files;
 
 pub(crate) use platform::{
-    RawSocket, at_fork, close, disconnect, is_standard, open, raw, unsent, wait, without_signals,
+    RawSocket, at_fork, close, disconnect, is_standard, open, peek, raw, receive, send, settle, unsent, wait,
+    without_signals,
 };
 
 use std::io;

@@ -7,7 +7,9 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use super::{MOST_WAITED, Wish};
 
@@ -81,6 +83,37 @@ pub(crate) fn wait(sockets: &[&TcpStream], wish: Wish, until: Instant) -> io::Re
             }
         }
     }
+}
+
+/// Has a connected socket wait only in [`receive`] that is told to, and there for no more than this.
+pub(crate) fn settle(socket: &TcpStream, wait: Duration) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(wait))
+}
+
+/// Sends what the socket takes now. Raises no SIGPIPE.
+pub(crate) fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    const QUIET: libc::c_int = 0;
+    #[cfg(not(target_vendor = "apple"))]
+    const QUIET: libc::c_int = libc::MSG_NOSIGNAL;
+    SockRef::from(socket).send_with_flags(bytes, libc::MSG_DONTWAIT | QUIET)
+}
+
+/// Receives what is there; where `waits`, after a while that [`settle`] has set, if nothing is.
+pub(crate) fn receive(socket: &TcpStream, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
+    receive_with(socket, buffer, if waits { 0 } else { libc::MSG_DONTWAIT })
+}
+
+/// Looks at what is there, and leaves it there.
+pub(crate) fn peek(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_with(socket, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+}
+
+fn receive_with(socket: &TcpStream, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the system writes at most as many bytes as the buffer has, which is borrowed as the socket is.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// Whether the system still holds output that the peer has not acknowledged, and would go on sending after a close.

@@ -1,12 +1,12 @@
 //! The Windows side.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::windows::io::AsRawSocket;
 use std::path::Path;
 use std::ptr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Networking::WinSock::{FD_SET, SOCKET, SOCKET_ERROR, TIMEVAL, closesocket, select};
 
@@ -67,6 +67,26 @@ pub(crate) fn wait(sockets: &[&TcpStream], wish: Wish, until: Instant) -> io::Re
 /// An empty set is not handed over: `select` refuses three of them only, but means none by none.
 fn set(set: &mut FD_SET) -> *mut FD_SET {
     if set.fd_count == 0 { ptr::null_mut() } else { set }
+}
+
+/// Nothing waits in a socket here, but in [`wait`].
+pub(crate) fn settle(_: &TcpStream, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
+/// Sends what the socket takes now.
+pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    socket.write(bytes)
+}
+
+/// Receives what is there.
+pub(crate) fn receive(mut socket: &TcpStream, buffer: &mut [u8], _: bool) -> io::Result<usize> {
+    socket.read(buffer)
+}
+
+/// Looks at what is there, and leaves it there.
+pub(crate) fn peek(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    socket.peek(buffer)
 }
 
 /// Whether the system still holds output that the peer has not acknowledged. It does not tell here.
