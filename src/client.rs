@@ -262,7 +262,7 @@ impl Client {
     fn ask(&self, call: &Rc<Call>, path: &str, body: &str) -> Result<Zeroizing<String>, Failure> {
         let wrong = |name: &str, problem: &str| Failure::plain(Code::BadArgument, format!("{name} {problem}"));
         path::check(path, contract::PATH).map_err(|problem| wrong("path", problem))?;
-        json::check(body).map_err(|problem| wrong("body_json", &format!("is not JSON: {problem}")))?;
+        json::read(body).map_err(|problem| wrong("body_json", &format!("is not JSON: {problem}")))?;
         let private = || json::texts(json::value(body).into_iter());
         let request = Request { path, body, numbered: false, private: &private };
         self.carry_out(call, &request)

@@ -4,6 +4,8 @@
 //! change is made by putting new text in the place of old.
 #![forbid(unsafe_code)]
 
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -19,11 +21,27 @@ use crate::memory::{self, NoMemory};
 /// What is said of a text that is too large for the memory that there is.
 const NO_MEMORY: &str = "there is no memory for it";
 
+/// A value of JSON as it is written, without the blanks around it.
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'a>(&'a str);
+
+impl<'a> Value<'a> {
+    pub(crate) fn get(self) -> &'a str {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|value| Value(value.get()))
+    }
+}
+
 /// An object's members in their order, keys decoded and values untouched; a key may stand twice.
-pub(crate) struct Object<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Object<'a>(pub Vec<(Cow<'a, str>, Value<'a>)>);
 
 /// An array's elements.
-struct Array<'a>(Vec<&'a RawValue>);
+struct Array<'a>(Vec<Value<'a>>);
 
 /// A key, borrowed where it has no escapes.
 struct Key<'a>(Cow<'a, str>);
@@ -41,7 +59,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
             }
         }
         // Checked as it stands, for serde_json lets control characters pass where it is asked for bytes.
-        let key = <&RawValue>::deserialize(deserializer)?.get();
+        let key = Value::deserialize(deserializer)?.get();
         if !key.contains('\\') {
             return Ok(Key(Cow::Borrowed(&key[1..key.len() - 1])));
         }
@@ -96,15 +114,19 @@ pub(crate) fn object(text: &str) -> Result<Object<'_>, String> {
         return Err("is not JSON: it starts with a byte order mark".to_owned());
     }
     let read = match first_byte(text) {
-        Some(b'{') => parse(text).map(Ok),
-        _ => parse::<&RawValue>(text).map(|value| Err(format!("must be a JSON object, not {}", kind(value)))),
+        Some(b'{') => members(text).map(Ok),
+        _ => read(text).map(|value| Err(format!("must be a JSON object, not {}", kind(value)))),
     };
     read.map_err(|error| format!("is not JSON: {error}"))?
 }
 
-/// Whether the text is JSON of any kind; the error says where it stops being so.
-pub(crate) fn check(text: &str) -> Result<(), String> {
-    parse::<&RawValue>(text).map(|_| ())
+fn members(text: &str) -> Result<Object<'_>, String> {
+    scan::object(text).map_or_else(|| parse(text), |members| Ok(Object(members)))
+}
+
+/// A text that is JSON of any kind; the error says where it stops being so.
+pub(crate) fn read(text: &str) -> Result<Value<'_>, String> {
+    scan::value(text).map_or_else(|| parse(text), Ok)
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
@@ -116,7 +138,7 @@ fn first_byte(text: &str) -> Option<u8> {
 }
 
 /// What a value is, with its article.
-pub(crate) fn kind(value: &RawValue) -> &'static str {
+pub(crate) fn kind(value: Value) -> &'static str {
     match value.get().as_bytes()[0] {
         b'{' => "an object",
         b'[' => "an array",
@@ -127,17 +149,15 @@ pub(crate) fn kind(value: &RawValue) -> &'static str {
     }
 }
 
-/// The contents of a string of JSON, which may be a secret.
+/// A text that may be a secret: part of another one where it stands there as it is, or else in memory that is wiped.
 pub(crate) enum Text<'a> {
-    /// As they stand in the JSON.
-    Plain(&'a str),
-    /// Without their escapes, in memory that is wiped.
-    Unescaped(Zeroizing<String>),
+    Borrowed(&'a str),
+    Owned(Zeroizing<String>),
 }
 
 impl Default for Text<'_> {
     fn default() -> Self {
-        Text::Plain("")
+        Text::Borrowed("")
     }
 }
 
@@ -146,8 +166,8 @@ impl Deref for Text<'_> {
 
     fn deref(&self) -> &str {
         match self {
-            Text::Plain(text) => text,
-            Text::Unescaped(text) => text,
+            Text::Borrowed(text) => text,
+            Text::Owned(text) => text,
         }
     }
 }
@@ -156,15 +176,15 @@ impl Text<'_> {
     /// A text of its own, in memory that is wiped.
     pub(crate) fn owned(self) -> Result<Zeroizing<String>, NoMemory> {
         match self {
-            Text::Plain(text) => memory::join(&[text]),
-            Text::Unescaped(text) => Ok(text),
+            Text::Borrowed(text) => memory::join(&[text]),
+            Text::Owned(text) => Ok(text),
         }
     }
 }
 
 /// The contents of a string; `None` when the value is no string, or one that no text can hold (half a surrogate pair) or
 /// for which there is no memory.
-pub(crate) fn string(value: &RawValue) -> Option<Text<'_>> {
+pub(crate) fn string(value: Value) -> Option<Text> {
     contents(value.get()).ok().flatten()
 }
 
@@ -173,8 +193,8 @@ pub(crate) fn string(value: &RawValue) -> Option<Text<'_>> {
 pub(crate) fn contents(scalar: &str) -> Result<Option<Text<'_>>, NoMemory> {
     match scalar.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         None => Ok(None),
-        Some(inside) if !inside.contains('\\') => Ok(Some(Text::Plain(inside))),
-        Some(inside) => Ok(unescaped(inside)?.map(Text::Unescaped)),
+        Some(inside) if !inside.contains('\\') => Ok(Some(Text::Borrowed(inside))),
+        Some(inside) => Ok(unescaped(inside)?.map(Text::Owned)),
     }
 }
 
@@ -221,12 +241,12 @@ fn character(digits: &str) -> Option<(char, &str)> {
 }
 
 /// Every string, and every other scalar in a value, keys included, at any depth, as it is written.
-pub(crate) fn scalars(value: &RawValue) -> impl Iterator<Item = &str> {
+pub(crate) fn scalars(value: Value<'_>) -> impl Iterator<Item = &str> {
     parts(value).map(|(scalar, _)| scalar)
 }
 
 /// The scalars of a value, each with whether it is a key.
-fn parts(value: &RawValue) -> impl Iterator<Item = (&str, bool)> {
+fn parts(value: Value<'_>) -> impl Iterator<Item = (&str, bool)> {
     let mut rest = value.get();
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', '\r', '\n', '{', '}', '[', ']', ',', ':']);
@@ -258,12 +278,12 @@ pub(crate) fn first_scalar(text: &str) -> (&str, &str) {
 }
 
 /// The contents of all [`scalars`] of some values.
-pub(crate) fn texts<'a>(values: impl Iterator<Item = &'a RawValue>) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+pub(crate) fn texts<'a>(values: impl Iterator<Item = Value<'a>>) -> Result<Vec<Zeroizing<String>>, NoMemory> {
     all(values.flat_map(scalars))
 }
 
 /// The contents of the scalars of a value, those of its keys not.
-pub(crate) fn values(value: &RawValue) -> Result<Vec<Zeroizing<String>>, NoMemory> {
+pub(crate) fn values(value: Value) -> Result<Vec<Zeroizing<String>>, NoMemory> {
     all(parts(value).filter(|(_, is_key)| !is_key).map(|(scalar, _)| scalar))
 }
 
@@ -281,16 +301,21 @@ fn all<'a>(scalars: impl Iterator<Item = &'a str>) -> Result<Vec<Zeroizing<Strin
 }
 
 /// The value of a text that is JSON; `None` of another.
-pub(crate) fn value(text: &str) -> Option<&RawValue> {
+pub(crate) fn value(text: &str) -> Option<Value<'_>> {
+    read(text).ok()
+}
+
+/// A text that is JSON, to be written into another one; `None` of another.
+pub(crate) fn raw(text: &str) -> Option<&RawValue> {
     parse(text).ok()
 }
 
 /// The elements of an array; `None` of anything else.
-pub(crate) fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+pub(crate) fn elements(value: Value) -> Option<Vec<Value>> {
     if kind(value) != "an array" {
         return None;
     }
-    parse(value.get()).ok().map(|Array(elements)| elements)
+    scan::array(value.get()).or_else(|| parse(value.get()).ok().map(|Array(elements)| elements))
 }
 
 /// Whether a text is an RFC 6901 pointer.
@@ -337,8 +362,8 @@ pub(crate) fn string_at(json: &str, pointer: &str) -> Result<Zeroizing<String>, 
 }
 
 /// The value at a pointer.
-fn find<'a>(json: &'a str, pointer: &str) -> Result<&'a RawValue, Failure> {
-    let mut value: &RawValue = parse(json).map_err(not_json)?;
+fn find<'a>(json: &'a str, pointer: &str) -> Result<Value<'a>, Failure> {
+    let mut value = read(json).map_err(not_json)?;
     for token in tokens(pointer)? {
         value = match child(value, &token)? {
             Some(child) => child,
@@ -349,7 +374,7 @@ fn find<'a>(json: &'a str, pointer: &str) -> Result<&'a RawValue, Failure> {
 }
 
 /// The contents of a string.
-fn text(value: &RawValue) -> Result<Zeroizing<String>, Failure> {
+fn text(value: Value) -> Result<Zeroizing<String>, Failure> {
     let refused = |why: &str| Err(Failure::plain(Code::BadArgument, format!("the string at the pointer holds {why}")));
     match contents(value.get())? {
         Some(text) if text.contains('\0') => refused("U+0000, which no C text can"),
@@ -365,9 +390,8 @@ fn text(value: &RawValue) -> Result<Zeroizing<String>, Failure> {
 /// [`Code::NoValue`] when the parent is not there or can hold no such member; [`Code::BadArgument`] for texts that
 /// are not JSON, a pointer that is none, and a member on the way that stands twice.
 pub fn set(json: &str, pointer: &str, value: &str) -> Result<Zeroizing<String>, Failure> {
-    let mut parent: &RawValue = parse(json).map_err(not_json)?;
-    check(value).map_err(not_json)?;
-    let value = value.trim_matches([' ', '\t', '\r', '\n']);
+    let mut parent = read(json).map_err(not_json)?;
+    let value = read(value).map_err(not_json)?.get();
     let mut tokens = tokens(pointer)?;
     let Some(last) = tokens.pop() else {
         return Ok(memory::join(&[value])?);
@@ -420,10 +444,10 @@ fn tokens(pointer: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// The member or element that a token names.
-fn child<'a>(value: &'a RawValue, token: &str) -> Result<Option<&'a RawValue>, Failure> {
+fn child<'a>(value: Value<'a>, token: &str) -> Result<Option<Value<'a>>, Failure> {
     match value.get().as_bytes()[0] {
         b'{' => {
-            let Object(members) = parse(value.get()).map_err(not_json)?;
+            let Object(members) = members(value.get()).map_err(not_json)?;
             let mut named = members.into_iter().filter(|(key, _)| key == token);
             let first = named.next();
             if named.next().is_some() {
@@ -437,8 +461,7 @@ fn child<'a>(value: &'a RawValue, token: &str) -> Result<Option<&'a RawValue>, F
         b'[' => {
             let plain = token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
             let Some(index) = token.parse::<usize>().ok().filter(|_| plain) else { return Ok(None) };
-            let Array(elements) = parse(value.get()).map_err(not_json)?;
-            Ok(elements.get(index).copied())
+            Ok(elements(value).and_then(|elements| elements.get(index).copied()))
         }
         _ => Ok(None),
     }
@@ -516,14 +539,14 @@ mod tests {
     #[test]
     fn scalars_are_found_at_every_depth() {
         let text = r#" {"a\"}":[1.5e3,"x\\",{"b":["\u8a31",null]}],"c":"","d":"\ud800y"} "#;
-        let value: &RawValue = serde_json::from_str(text).unwrap();
+        let value = value(text).unwrap();
         let found = texts(std::iter::once(value)).unwrap();
         let found: Vec<&str> = found.iter().map(|text| text.as_str()).collect();
         assert_eq!(found, ["a\"}", "1.5e3", "x\\", "b", "許", "null", "c", "", "d", "\\ud800y"]);
         let found = values(value).unwrap();
         let found: Vec<&str> = found.iter().map(|text| text.as_str()).collect();
         assert_eq!(found, ["1.5e3", "x\\", "許", "null", "", "\\ud800y"]);
-        let value: &RawValue = serde_json::from_str(r#"{ "a" : "b:" , "c" :[ "d" ]}"#).unwrap();
+        let value = super::value(r#"{ "a" : "b:" , "c" :[ "d" ]}"#).unwrap();
         assert_eq!(values(value).unwrap().iter().map(|text| text.as_str()).collect::<Vec<_>>(), ["b:", "d"]);
     }
 

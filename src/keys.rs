@@ -4,11 +4,10 @@
 
 use std::ops::RangeInclusive;
 
-use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::failure::Problem;
-use crate::json::{self, Object};
+use crate::json::{self, Object, Value};
 use crate::nearest::nearest;
 
 /// The members of one object, and the list of what is wrong with them.
@@ -53,7 +52,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         Keys { place, members, problems }
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, key: &str) -> Option<Value<'a>> {
         self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
@@ -66,7 +65,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         self.problems.push(problem.value(value.map(str::to_owned)));
     }
 
-    pub(crate) fn wrong_type(&mut self, key: &str, value: &RawValue, wanted: &str) {
+    pub(crate) fn wrong_type(&mut self, key: &str, value: Value, wanted: &str) {
         self.problem(key, format!("must be {wanted}, not {}", json::kind(value)));
     }
 
@@ -148,7 +147,7 @@ impl<'a, 'p> Keys<'a, 'p> {
     /// An object that need not be there.
     pub(crate) fn given_object(&mut self, key: &str) -> Option<Object<'a>> {
         let object = self.object(key);
-        self.get(key).filter(|value| json::kind(value) == "an object").map(|_| object)
+        self.get(key).filter(|value| json::kind(*value) == "an object").map(|_| object)
     }
 
     /// A string that can name something.

@@ -19,10 +19,11 @@ use crate::code::Code;
 use crate::contract;
 use crate::failure::{Failure, Problem};
 use crate::fork::Lock;
+use crate::json::{self, Value};
 use crate::memory::{self, NoMemory};
 use crate::options::Options;
 use crate::outcome::Outcome;
-use crate::{json, sys};
+use crate::sys;
 
 /// What became of one task.
 pub struct Row<'a> {
@@ -42,7 +43,7 @@ pub struct Row<'a> {
 struct Run<'a> {
     client: &'a Client,
     options: &'a Options,
-    tasks: &'a [&'a RawValue],
+    tasks: &'a [Value<'a>],
     next: AtomicUsize,
     /// Whoever asked for them wants no more.
     stopped: AtomicBool,
@@ -72,8 +73,8 @@ impl Client {
         mut row: impl FnMut(Row) -> bool,
     ) -> Result<Zeroizing<String>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the tasks are refused", problems);
-        json::check(tasks).map_err(|problem| wrong(vec![Problem::new("tasks", format!("are not JSON: {problem}"))]))?;
-        let whole = json::value(tasks).ok_or(NoMemory)?;
+        let whole = json::read(tasks)
+            .map_err(|problem| wrong(vec![Problem::new("tasks", format!("are not JSON: {problem}"))]))?;
         let Some(tasks) = json::elements(whole) else {
             let problem = format!("must be a JSON array, not {}", json::kind(whole));
             return Err(wrong(vec![Problem::new("tasks", problem)]));
@@ -203,7 +204,7 @@ struct Told<'a> {
 /// The row of a task.
 fn row(index: usize, call: &Call, result: &Result<Zeroizing<String>, Failure>) -> Result<Zeroizing<String>, NoMemory> {
     let (code, outcome, answer, error) = match result {
-        Ok(answer) => (Code::Ok, Outcome::Created, json::value(answer), None),
+        Ok(answer) => (Code::Ok, Outcome::Created, json::raw(answer), None),
         Err(failure) => (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), None, Some(failure)),
     };
     let (name, outcome, out_task_num) = (code.name(), outcome.word(), call.number());
@@ -224,7 +225,7 @@ fn listed(results: &[Zeroizing<String>]) -> Result<Zeroizing<String>, NoMemory> 
 }
 
 /// The numbers that stand more than once: a repeat could be sent while the first one is under way.
-fn twice(tasks: &[&RawValue]) -> Result<Vec<Problem>, NoMemory> {
+fn twice(tasks: &[Value]) -> Result<Vec<Problem>, NoMemory> {
     let numbers = tasks.iter().enumerate().filter_map(|(index, task)| Some((contract::number(task.get())?, index)));
     let mut numbers = memory::collect(numbers)?;
     numbers.sort_unstable();

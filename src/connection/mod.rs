@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ureq::http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
-    HeaderValue, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderMap,
+    HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
 };
 use ureq::http::{Method, Request, Response, Uri, Version};
 use ureq::{Agent, Body};
@@ -33,7 +33,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::failure::{Failure, Problem};
 use crate::secret::Secret;
-use crate::{contract, fork};
+use crate::{address, contract, fork};
 use pool::Pool;
 use transport::{Connector, NoResolver, Target};
 
@@ -45,6 +45,7 @@ pub(crate) struct Connection {
     base_url: String,
     /// Where appointments are made.
     endpoint: Uri,
+    host: HeaderValue,
     user_agent: HeaderValue,
     /// `None` where no connection is kept.
     idle_timeout: Option<Duration>,
@@ -75,6 +76,9 @@ impl Connection {
         let target = Target::new(config).map_err(|problem| refused("base_url", problem))?;
         let base_url = config.base.url.clone();
         let endpoint = uri(&base_url, contract::PATH).map_err(|problem| refused("base_url", problem))?;
+        let host = address::with_port(&config.base.host, config.base.port);
+        let host = host.strip_suffix(if config.base.https { ":443" } else { ":80" }).unwrap_or(&host);
+        let host = HeaderValue::from_str(host).map_err(|_| refused("base_url", "fits no header".to_owned()))?;
         let user_agent = HeaderValue::from_str(&config.user_agent)
             .map_err(|_| refused("user_agent", "fits no header".to_owned()))?;
         let settings = ureq::config::Config::builder()
@@ -93,7 +97,7 @@ impl Connection {
         let pool = Arc::new(Pool::new(config.connections));
         let way = fork::Lock::new(Way::new(&settings, target, &pool));
         let idle_timeout = Some(config.idle_timeout).filter(|time| !time.is_zero());
-        Ok(Connection { way, settings, pool, base_url, endpoint, user_agent, idle_timeout })
+        Ok(Connection { way, settings, pool, base_url, endpoint, host, user_agent, idle_timeout })
     }
 
     /// Keeps no connection any more.
@@ -120,18 +124,18 @@ impl Connection {
             Err(why) => Err(Cause::Unreadable(why)),
         };
         let response = response.map(|response| {
-            let framing = framing(response.version(), response.headers());
+            let fields = Fields::read(response.headers());
+            let framing = fields.framing(response.version());
+            // To be known at the body's end, at which ureq lets go of the connection. What has no body, whatever its
+            // head says, may be followed by one from a server that does not know it.
+            let may_be_kept = framing.is_ok() && ![101, 204, 304].contains(&response.status().as_u16());
+            let idle = self.idle_timeout.filter(|_| may_be_kept);
+            call.keep(idle.and_then(|idle| fields.kept(response.version(), idle)));
             (response, framing)
         });
-        // To be known at the body's end, at which ureq lets go of the connection. What has no body, whatever its head
-        // says, may be followed by one from a server that does not know it.
-        let keep = match &response {
-            Ok((response, Ok(framing))) if ![101, 204, 304].contains(&response.status().as_u16()) => {
-                self.idle_timeout.and_then(|idle| kept(response.version(), response.headers(), framing, idle))
-            }
-            _ => None,
-        };
-        call.keep(keep);
+        if response.is_err() {
+            call.keep(None);
+        }
         Answer { response }
     }
 
@@ -141,6 +145,7 @@ impl Connection {
         *request.uri_mut() = if path == contract::PATH { self.endpoint.clone() } else { uri(&self.base_url, path)? };
         let headers = request.headers_mut();
         headers.reserve(MOST_HEADERS);
+        headers.insert(HOST, self.host.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         headers.insert(ACCEPT, HeaderValue::from_static(JSON));
         headers.insert(USER_AGENT, self.user_agent.clone());
@@ -155,7 +160,7 @@ impl Connection {
 }
 
 const JSON: &str = "application/json";
-const MOST_HEADERS: usize = 5;
+const MOST_HEADERS: usize = 6;
 
 fn uri(base_url: &str, path: &str) -> Result<Uri, String> {
     [base_url, path].concat().parse().map_err(|_| "the URL is none".to_owned())
@@ -205,27 +210,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     u64::try_from(then.duration_since(now).unwrap_or_default().as_millis()).ok()
 }
 
-/// How long the connection may wait for another request after this answer, at most `idle`.
-fn kept(version: Version, headers: &HeaderMap, framing: &Framing, idle: Duration) -> Option<Duration> {
-    let closes = || listed(headers, &CONNECTION).any(|one| one.eq_ignore_ascii_case(b"close"));
-    if version != Version::HTTP_11 || *framing == Framing::Close || closes() {
-        return None;
-    }
-    let timeout = listed(headers, &HeaderName::from_static("keep-alive"))
-        .find_map(|one| {
-            std::str::from_utf8(one).ok()?.split_once('=').filter(|(key, _)| key.trim().eq_ignore_ascii_case("timeout"))
-        })
-        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
-        .map(Duration::from_secs);
-    timeout.map_or(Some(idle), |timeout| Some(timeout.min(idle))).filter(|idle| !idle.is_zero())
-}
-
-/// The members of a header that is a list, in all its lines.
-fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let values = headers.get_all(name).into_iter();
-    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
 /// What marks the end of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
@@ -235,34 +219,86 @@ enum Framing {
     Close,
 }
 
-/// How the body is framed, where all readers agree on it.
-fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Cause> {
-    let unreadable = |why: &str| Err(Cause::Unreadable(why.to_owned()));
-    if listed(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-        return unreadable("it has a Content-Encoding that was not asked for");
+/// What the fields of a head say of the body and of the connection.
+#[derive(Default)]
+struct Fields<'a> {
+    /// A coding of the contents that was not asked for.
+    is_encoded: bool,
+    length: Option<&'a [u8]>,
+    lengths_differ: bool,
+    codings: usize,
+    /// The last coding of the transfer.
+    is_chunked: bool,
+    closes: bool,
+    /// Seconds, by Keep-Alive.
+    timeout: Option<u64>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(headers: &'a HeaderMap) -> Fields<'a> {
+        let mut fields = Fields::default();
+        for (name, value) in headers {
+            let members = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            if *name == CONTENT_LENGTH {
+                for length in members {
+                    fields.lengths_differ |= fields.length.is_some_and(|before| before != length);
+                    fields.length = Some(length);
+                }
+            } else if *name == TRANSFER_ENCODING {
+                for coding in members {
+                    fields.codings += 1;
+                    fields.is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+                }
+            } else if *name == CONTENT_ENCODING {
+                fields.is_encoded |= !members.into_iter().all(|coding| coding.eq_ignore_ascii_case(b"identity"));
+            } else if *name == CONNECTION {
+                fields.closes |= members.into_iter().any(|option| option.eq_ignore_ascii_case(b"close"));
+            } else if name.as_str() == "keep-alive" && fields.timeout.is_none() {
+                fields.timeout = members.into_iter().find_map(seconds);
+            }
+        }
+        fields
     }
-    let mut lengths = listed(headers, &CONTENT_LENGTH);
-    let length = lengths.next();
-    if let Some(length) = length {
-        if lengths.any(|other| other != length) {
+
+    /// How the body is framed, where all readers agree on it.
+    fn framing(&self, version: Version) -> Result<Framing, Cause> {
+        let unreadable = |why: &str| Err(Cause::Unreadable(why.to_owned()));
+        if self.is_encoded {
+            return unreadable("it has a Content-Encoding that was not asked for");
+        }
+        if self.lengths_differ {
             return unreadable("it has two different Content-Lengths");
         }
-        if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+        if self.length.is_some_and(|length| length.is_empty() || !length.iter().all(u8::is_ascii_digit)) {
             return unreadable("its Content-Length is no number");
         }
-    }
-    let mut codings = listed(headers, &TRANSFER_ENCODING);
-    match (codings.next(), codings.next(), length) {
-        (None, _, None) => Ok(Framing::Close),
-        (None, _, Some(length)) => {
-            Ok(Framing::Length(std::str::from_utf8(length).ok().and_then(|length| length.parse().ok())))
+        match (self.codings, self.length) {
+            (0, None) => Ok(Framing::Close),
+            (0, Some(length)) => {
+                Ok(Framing::Length(std::str::from_utf8(length).ok().and_then(|length| length.parse().ok())))
+            }
+            (_, Some(_)) => unreadable("it has both Content-Length and Transfer-Encoding"),
+            (1, None) if self.is_chunked && version == Version::HTTP_11 => Ok(Framing::Chunked),
+            _ => unreadable("its Transfer-Encoding was not asked for"),
         }
-        (Some(_), _, Some(_)) => unreadable("it has both Content-Length and Transfer-Encoding"),
-        (Some(coding), None, None) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
-            Ok(Framing::Chunked)
-        }
-        _ => unreadable("its Transfer-Encoding was not asked for"),
     }
+
+    /// How long the connection may wait for another request after this answer, at most `idle`.
+    fn kept(&self, version: Version, idle: Duration) -> Option<Duration> {
+        let ends = self.length.is_some() || self.codings > 0;
+        if version != Version::HTTP_11 || self.closes || !ends {
+            return None;
+        }
+        let timeout = self.timeout.map_or(idle, Duration::from_secs);
+        Some(timeout.min(idle)).filter(|idle| !idle.is_zero())
+    }
+}
+
+/// The seconds of `timeout=5` in a Keep-Alive field.
+fn seconds(member: &[u8]) -> Option<u64> {
+    let (key, seconds) = std::str::from_utf8(member).ok()?.split_once('=')?;
+    let seconds = seconds.trim().trim_matches('"').parse().ok();
+    seconds.filter(|_| key.trim().eq_ignore_ascii_case("timeout"))
 }
 
 /// Reads a body of at most `max` bytes.
@@ -275,25 +311,28 @@ fn read(call: &Call, body: &mut Body, framing: &Framing, max: usize) -> Result<Z
     };
     let mut reader = body.as_reader();
     let mut bytes = Zeroizing::new(Vec::new());
+    let mut filled = 0;
     loop {
-        let filled = bytes.len();
-        // One byte more than is allowed tells that there is more. Its size is the server's choice, so that the
-        // memory for it may be refused.
-        let room = step.min(max.saturating_add(1) - filled);
-        if bytes.try_reserve(room).is_err() {
-            return Err(Cause::Unreadable("there is no memory for it".to_owned()));
+        if filled == bytes.len() {
+            // One byte more than is allowed tells that there is more. Its size is the server's choice, so that the
+            // memory for it may be refused.
+            let room = step.min(max.saturating_add(1) - filled);
+            if bytes.try_reserve(room).is_err() {
+                return Err(Cause::Unreadable("there is no memory for it".to_owned()));
+            }
+            bytes.resize(filled + room, 0);
         }
-        bytes.resize(filled + room, 0);
         let count = match reader.read(&mut bytes[filled..]) {
             Ok(count) => count,
             Err(error) => return Err(cause(call, &ureq::Error::from(error))),
         };
-        bytes.truncate(filled + count);
-        if count == 0 {
-            return Ok(bytes);
-        }
-        if bytes.len() > max {
+        filled += count;
+        if filled > max {
             return Err(Cause::Unreadable(format!("it is longer than max_response_bytes ({max} bytes)")));
+        }
+        if count == 0 {
+            bytes.truncate(filled);
+            return Ok(bytes);
         }
     }
 }
@@ -361,7 +400,8 @@ mod tests {
             (Version::HTTP_10, &[length], None),
         ] {
             let headers = headers(lines);
-            let kept = framing(version, &headers).ok().and_then(|framing| kept(version, &headers, &framing, idle));
+            let fields = Fields::read(&headers);
+            let kept = fields.framing(version).ok().and_then(|_| fields.kept(version, idle));
             assert_eq!(kept, seconds.map(Duration::from_secs), "{version:?} {lines:?}");
         }
     }

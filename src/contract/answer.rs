@@ -1,12 +1,11 @@
 //! What an answer means: decisions 8 to 12.
 #![forbid(unsafe_code)]
 
-use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::Verdict;
-use crate::json::{self, Object, Text};
+use crate::json::{self, Object, Text, Value};
 use crate::outcome::Outcome;
 
 /// What a complete head says by itself.
@@ -76,16 +75,17 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
     else {
         return unreadable("a member stands twice in it");
     };
-    let message = said.and_then(text).and_then(|text| text.owned().ok());
+    let message = || said.and_then(text).and_then(|text| text.owned().ok());
     let status = status.and_then(text);
     let number = if numbered { Some(task_num(info)) } else { None };
     match (status.as_deref(), number) {
         (Some(made @ ("1" | "2")), None | Some(Number::There)) => Envelope::Made { warning: made == "2" },
         // Decision 10: made, and the caller must not be told that nothing happened.
         (Some("1" | "2"), Some(Number::Missing | Number::Unreadable)) => {
-            not(Code::BadResponse, Created, "made the appointment but gave no task number", message)
+            not(Code::BadResponse, Created, "made the appointment but gave no task number", message())
         }
         (Some("0"), None | Some(Number::Missing)) => {
+            let message = message();
             let meaning = match &message {
                 Some(said) if !said.trim().is_empty() => "refused the request; server_message says why",
                 _ => "refused the request and did not say why",
@@ -94,9 +94,9 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
         }
         // Decision 10a: the server contradicts itself.
         (Some("0"), Some(Number::There | Number::Unreadable)) => {
-            not(Code::BadResponse, Unknown, "says that it failed and gives a task number all the same", message)
+            not(Code::BadResponse, Unknown, "says that it failed and gives a task number all the same", message())
         }
-        _ => not(Code::BadResponse, Unknown, "gave an answer whose status is not 0, 1 or 2", message),
+        _ => not(Code::BadResponse, Unknown, "gave an answer whose status is not 0, 1 or 2", message()),
     }
 }
 
@@ -106,17 +106,17 @@ pub(crate) fn message(body: &str) -> Option<Zeroizing<String>> {
 }
 
 /// The member of this name, where it stands once; an error where it stands more often.
-fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<&'a RawValue>, ()> {
+fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<Value<'a>>, ()> {
     let mut named = members.iter().filter(|(key, _)| key == name);
     let first = named.next().map(|(_, value)| *value);
     if named.next().is_some() { Err(()) } else { Ok(first) }
 }
 
 /// The contents of a string, or a number as it is written (decision 8).
-fn text(value: &RawValue) -> Option<Text<'_>> {
+fn text(value: Value) -> Option<Text> {
     match json::kind(value) {
         "a string" => json::string(value),
-        "a number" => Some(Text::Plain(value.get())),
+        "a number" => Some(Text::Borrowed(value.get())),
         _ => None,
     }
 }
@@ -130,12 +130,12 @@ enum Number {
 }
 
 /// Decision 10: a number may be a string or a number.
-fn task_num(info: Option<&RawValue>) -> Number {
-    let Some(info) = info.filter(|info| !is_empty(info)) else { return Number::Missing };
+fn task_num(info: Option<Value>) -> Number {
+    let Some(info) = info.filter(|info| !is_empty(*info)) else { return Number::Missing };
     let Ok(number) = json::object(info.get()).map_err(drop).and_then(|members| once(&members, "task_num")) else {
         return Number::Unreadable;
     };
-    match number.filter(|number| !is_empty(number)) {
+    match number.filter(|number| !is_empty(*number)) {
         None => Number::Missing,
         Some(number) if text(number).is_some() => Number::There,
         Some(_) => Number::Unreadable,
@@ -143,7 +143,7 @@ fn task_num(info: Option<&RawValue>) -> Number {
 }
 
 /// What servers write for nothing: null, a string of blanks, and an array or object without contents.
-fn is_empty(value: &RawValue) -> bool {
+fn is_empty(value: Value) -> bool {
     match json::kind(value) {
         "null" => true,
         "a string" => json::string(value).is_some_and(|text| text.trim().is_empty()),

@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Object, Text};
+use crate::json::{self, Object, Text, Value};
 use crate::memory::{self, NoMemory};
 use crate::nearest::nearest;
 
@@ -20,7 +19,7 @@ use crate::nearest::nearest;
 struct Field {
     name: &'static str,
     required: bool,
-    check: fn(&RawValue) -> Result<(), &'static str>,
+    check: fn(Value) -> Result<(), &'static str>,
 }
 
 /// The page's table, with what the decisions made of its contradictions. task_time and the two spellings of the
@@ -45,10 +44,39 @@ const REMARKS: [&str; 2] = ["task_remark", "task_remarks"];
 
 const SECONDS: &str = "must be Unix seconds in a string or an integer (1 to 11 digits), or an RFC 3339 time with an offset such as 2026-11-24T15:30:00+08:00";
 
+/// Where a field stands in the table.
+fn place(name: &str) -> Option<usize> {
+    FIELDS.iter().position(|field| field.name == name)
+}
+
+/// What a task gives of the documented fields.
+struct Given<'a> {
+    /// In the order of the table; of a field that stands twice, the first.
+    values: [Option<Value<'a>>; FIELDS.len()],
+    /// Whether a key may stand twice.
+    may_repeat: bool,
+}
+
+impl<'a> Given<'a> {
+    fn new(members: &[(Cow<'a, str>, Value<'a>)]) -> Given<'a> {
+        let mut given = Given { values: [None; FIELDS.len()], may_repeat: false };
+        let mut undocumented = 0;
+        for (key, value) in members {
+            match place(key) {
+                Some(place) if given.values[place].is_some() => given.may_repeat = true,
+                Some(place) => given.values[place] = Some(*value),
+                None => undocumented += 1,
+            }
+        }
+        given.may_repeat |= undocumented > 1;
+        given
+    }
+}
+
 /// A task that keeps the contract, as it is sent.
-pub(crate) struct Task {
-    /// The body of the request.
-    pub body: Zeroizing<String>,
+pub(crate) struct Task<'a> {
+    /// The body of the request: the caller's text where it needs no change.
+    pub body: Text<'a>,
     /// Its out_task_num.
     pub number: String,
     /// Decision 6: what the page does not name.
@@ -73,18 +101,20 @@ pub fn task_check(task: &str) -> Result<Zeroizing<String>, Failure> {
     Ok(memory::join(&whole)?)
 }
 
-impl Task {
+impl<'a> Task<'a> {
     /// Reads a task and lists all that is wrong with it; where that is `strict`, fields that are not documented too.
-    pub(crate) fn read(text: &str, strict: bool) -> Result<Task, Failure> {
+    pub(crate) fn read(text: &'a str, strict: bool) -> Result<Task<'a>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
         let Object(members) = json::object(text).map_err(|problem| wrong(vec![Problem::new("task", problem)]))?;
-        let mut problems = twice(&members)?;
+        let Given { values, may_repeat } = Given::new(&members);
+        let mut problems = if may_repeat { twice(&members)? } else { Vec::new() };
         let mut notes = Vec::new();
         for (key, value) in &members {
-            match FIELDS.iter().find(|field| field.name == key) {
-                Some(field) => {
-                    if let Err(expected) = (field.check)(value) {
-                        let shown = if REMARKS.contains(&field.name) { None } else { shown(value) };
+            match place(key) {
+                Some(place) => {
+                    let field = &FIELDS[place];
+                    if let Err(expected) = (field.check)(*value) {
+                        let shown = if REMARKS.contains(&field.name) { None } else { shown(*value) };
                         memory::push(&mut problems, Problem::new(field.name, expected).value(shown))?;
                     }
                 }
@@ -92,10 +122,10 @@ impl Task {
                 None => memory::push(&mut notes, Note { field: memory::copy(key)?, note: note(key) })?,
             }
         }
-        let given = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
-        for field in FIELDS.iter().filter(|field| field.required && given(field.name).is_none()) {
+        for (field, _) in FIELDS.iter().zip(&values).filter(|(field, value)| field.required && value.is_none()) {
             problems.push(Problem::new(field.name, "is missing"));
         }
+        let given = |name: &str| values[place(name)?];
         // Decision 3: both at once only if they say the same.
         if let (Some(one), Some(other)) = (given(REMARKS[0]), given(REMARKS[1]))
             && one.get() != other.get()
@@ -123,11 +153,11 @@ impl Task {
             let end = text.rfind('}').expect("an object ends with a brace");
             edits.push((end..end, ",\"task_notify\":false".to_owned()));
         }
-        let mut body = memory::join(&[text])?;
+        let mut body = Text::Borrowed(text);
         // From behind, so that the places before stay where they are.
         edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
         for (range, new) in edits {
-            body = json::splice(&body, range, &[&new])?;
+            body = Text::Owned(json::splice(&body, range, &[&new])?);
         }
         let number = memory::copy(&given("out_task_num").and_then(json::string).unwrap_or_default())?;
         Ok(Task { body, number, notes })
@@ -146,7 +176,7 @@ impl Task {
 pub(crate) fn number(text: &str) -> Option<String> {
     let Object(members) = json::object(text).ok()?;
     let (_, value) = members.iter().find(|(key, _)| key == "out_task_num")?;
-    memory::copy(&json::string(value)?).ok()
+    memory::copy(&json::string(*value)?).ok()
 }
 
 fn note(key: &str) -> String {
@@ -158,7 +188,7 @@ fn note(key: &str) -> String {
 }
 
 /// A key that stands twice could be read either way by the server.
-fn twice(members: &[(Cow<str>, &RawValue)]) -> Result<Vec<Problem>, NoMemory> {
+fn twice(members: &[(Cow<str>, Value)]) -> Result<Vec<Problem>, NoMemory> {
     let mut keys = memory::collect(members.iter().map(|(key, _)| key.as_ref()))?;
     keys.sort_unstable();
     let mut twice = memory::collect(keys.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]))?;
@@ -171,12 +201,12 @@ fn twice(members: &[(Cow<str>, &RawValue)]) -> Result<Vec<Problem>, NoMemory> {
 }
 
 /// A value for an error document: short, and no structure.
-fn shown(value: &RawValue) -> Option<String> {
+fn shown(value: Value) -> Option<String> {
     const LONGEST: usize = 64;
     let text = match json::kind(value) {
         "an object" | "an array" => return None,
         "a string" => json::string(value)?,
-        _ => Text::Plain(value.get()),
+        _ => Text::Borrowed(value.get()),
     };
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => Some(format!("{}…", &text[..cut])),
@@ -184,15 +214,15 @@ fn shown(value: &RawValue) -> Option<String> {
     }
 }
 
-fn is_string(value: &RawValue) -> bool {
+fn is_string(value: Value) -> bool {
     value.get().starts_with('"')
 }
 
-fn is_number(value: &RawValue) -> bool {
+fn is_number(value: Value) -> bool {
     json::kind(value) == "a number"
 }
 
-fn is_filled(value: &RawValue) -> bool {
+fn is_filled(value: Value) -> bool {
     json::string(value).is_some_and(|text| !text.trim().is_empty())
 }
 
@@ -201,54 +231,54 @@ fn require(condition: bool, expected: &'static str) -> Result<(), &'static str> 
 }
 
 /// Decision 7: of any length, and never rounded, since it is never read as a number.
-fn integer(value: &RawValue) -> Result<(), &'static str> {
+fn integer(value: Value) -> Result<(), &'static str> {
     let digits = value.get().strip_prefix('-').unwrap_or(value.get());
     require(digits.bytes().all(|byte| byte.is_ascii_digit()), "must be an integer")
 }
 
-fn any_string(value: &RawValue) -> Result<(), &'static str> {
+fn any_string(value: Value) -> Result<(), &'static str> {
     require(is_string(value), "must be a string")
 }
 
-fn filled_string(value: &RawValue) -> Result<(), &'static str> {
+fn filled_string(value: Value) -> Result<(), &'static str> {
     require(is_filled(value), "must be a string that is not empty and not only blanks")
 }
 
 /// Decision 1.
-fn filled_string_or_number(value: &RawValue) -> Result<(), &'static str> {
+fn filled_string_or_number(value: Value) -> Result<(), &'static str> {
     require(is_number(value) || is_filled(value), "must be a number, or a string that is not empty and not only blanks")
 }
 
 /// Decision 1.
-fn string_or_number(value: &RawValue) -> Result<(), &'static str> {
+fn string_or_number(value: Value) -> Result<(), &'static str> {
     require(is_number(value) || is_string(value), "must be a string or a number")
 }
 
-fn boolean(value: &RawValue) -> Result<(), &'static str> {
+fn boolean(value: Value) -> Result<(), &'static str> {
     require(matches!(value.get(), "true" | "false"), "must be true or false")
 }
 
 /// Decision 2.
-fn boolean_or_its_word(value: &RawValue) -> Result<(), &'static str> {
+fn boolean_or_its_word(value: Value) -> Result<(), &'static str> {
     let word = json::string(value);
     let word = word.as_deref().unwrap_or(value.get());
     require(matches!(word, "true" | "false"), "must be true or false, or one of them as a string")
 }
 
-fn task_type(value: &RawValue) -> Result<(), &'static str> {
+fn task_type(value: Value) -> Result<(), &'static str> {
     one_of(value, &["normal", "custom"], "must be \"normal\" or \"custom\"")
 }
 
-fn room_type(value: &RawValue) -> Result<(), &'static str> {
+fn room_type(value: Value) -> Result<(), &'static str> {
     one_of(value, &["realtime", "normal"], "must be \"realtime\" or \"normal\"")
 }
 
-fn one_of(value: &RawValue, words: &[&str], expected: &'static str) -> Result<(), &'static str> {
+fn one_of(value: Value, words: &[&str], expected: &'static str) -> Result<(), &'static str> {
     require(json::string(value).is_some_and(|text| words.contains(&&*text)), expected)
 }
 
 /// Decision 4: what is sent in place of this task_time; `None` when it is sent as it stands.
-fn seconds(value: &RawValue) -> Result<Option<String>, &'static str> {
+fn seconds(value: Value) -> Result<Option<String>, &'static str> {
     let Some(text) = json::string(value) else {
         return if is_number(value) {
             digits(value.get()).map(|()| Some(value.get().to_owned()))
@@ -297,7 +327,7 @@ mod tests {
     use super::*;
 
     fn time(value: &str) -> Result<Option<String>, &'static str> {
-        seconds(serde_json::from_str::<&RawValue>(value).unwrap())
+        seconds(json::value(value).unwrap())
     }
 
     #[test]

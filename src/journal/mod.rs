@@ -258,7 +258,7 @@ impl Pending {
         // What cannot be masked is not shown.
         let answer = result.as_ref().ok().map(|answer| Answer {
             text: answer,
-            masked: mask(answer).filter(|masked| json::check(masked).is_ok()).unwrap_or_default(),
+            masked: mask(answer).filter(|masked| json::read(masked).is_ok()).unwrap_or_default(),
         });
         self.write(code, outcome, answer);
     }

@@ -228,7 +228,7 @@ impl Journal {
             started: time(row.started),
             ended: row.ended.map(time),
             code: row.code,
-            answer: row.answer.as_deref().and_then(json::value),
+            answer: row.answer.as_deref().and_then(json::raw),
             resolved: row.resolved.map(time),
             by: row.by.as_deref(),
             note: row.note.as_deref(),
