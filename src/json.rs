@@ -363,8 +363,13 @@ pub(crate) fn string_at(json: &str, pointer: &str) -> Result<Zeroizing<String>, 
 
 /// The value at a pointer.
 fn find<'a>(json: &'a str, pointer: &str) -> Result<Value<'a>, Failure> {
-    let mut value = read(json).map_err(not_json)?;
-    for token in tokens(pointer)? {
+    let tokens = tokens(pointer)?;
+    // The whole of an object is read with its members.
+    let mut value = match first_byte(json) {
+        Some(b'{') if !tokens.is_empty() => Value(json.trim_start_matches([' ', '\t', '\r', '\n'])),
+        _ => read(json).map_err(not_json)?,
+    };
+    for token in tokens {
         value = match child(value, &token)? {
             Some(child) => child,
             None => return Err(no_value()),

@@ -41,8 +41,11 @@ pub(crate) fn copy(text: &str) -> Result<String, NoMemory> {
 }
 
 /// One more element of a list.
+#[inline]
 pub(crate) fn push<T>(list: &mut Vec<T>, element: T) -> Result<(), NoMemory> {
-    list.try_reserve(1)?;
+    if list.len() == list.capacity() {
+        list.try_reserve(1)?;
+    }
     list.push(element);
     Ok(())
 }

@@ -2,6 +2,8 @@
 //! make sense of the fields below it.
 #![forbid(unsafe_code)]
 
+use memchr::memchr;
+
 /// The longest head that is read.
 pub(super) const LONGEST: usize = 64 * 1024;
 
@@ -28,7 +30,12 @@ pub(super) fn read(bytes: &[u8]) -> Head {
         return Head::Unreadable("it is no HTTP/1 answer");
     }
     let too_long = bytes.len() > LONGEST;
-    let mut lines = text.split_inclusive(|byte| *byte == b'\n').take_while(|line| line.ends_with(b"\n"));
+    let mut rest = text;
+    let mut lines = std::iter::from_fn(|| {
+        let (line, after) = rest.split_at(memchr(b'\n', rest)? + 1);
+        rest = after;
+        Some(line)
+    });
     let Some(first) = lines.next() else {
         return if too_long { Head::Unreadable("its head is longer than 64 KiB") } else { Head::Partial };
     };

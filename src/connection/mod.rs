@@ -45,8 +45,9 @@ pub(crate) struct Connection {
     base_url: String,
     /// Where appointments are made.
     endpoint: Uri,
-    host: HeaderValue,
-    user_agent: HeaderValue,
+    /// What every request says that carries a token; that of this one is put in its place.
+    with_token: HeaderMap,
+    without_token: HeaderMap,
     /// `None` where no connection is kept.
     idle_timeout: Option<Duration>,
 }
@@ -78,9 +79,13 @@ impl Connection {
         let endpoint = uri(&base_url, contract::PATH).map_err(|problem| refused("base_url", problem))?;
         let host = address::with_port(&config.base.host, config.base.port);
         let host = host.strip_suffix(if config.base.https { ":443" } else { ":80" }).unwrap_or(&host);
-        let host = HeaderValue::from_str(host).map_err(|_| refused("base_url", "fits no header".to_owned()))?;
-        let user_agent = HeaderValue::from_str(&config.user_agent)
-            .map_err(|_| refused("user_agent", "fits no header".to_owned()))?;
+        let value = |key, text| HeaderValue::from_str(text).map_err(|_| refused(key, "fits no header".to_owned()));
+        let mut without_token = HeaderMap::from_iter([
+            (HOST, value("base_url", host)?),
+            (CONTENT_TYPE, HeaderValue::from_static(JSON)),
+            (ACCEPT, HeaderValue::from_static(JSON)),
+            (USER_AGENT, value("user_agent", &config.user_agent)?),
+        ]);
         let settings = ureq::config::Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -97,7 +102,12 @@ impl Connection {
         let pool = Arc::new(Pool::new(config.connections));
         let way = fork::Lock::new(Way::new(&settings, target, &pool));
         let idle_timeout = Some(config.idle_timeout).filter(|time| !time.is_zero());
-        Ok(Connection { way, settings, pool, base_url, endpoint, host, user_agent, idle_timeout })
+        if idle_timeout.is_none() {
+            without_token.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let mut with_token = without_token.clone();
+        with_token.insert(AUTHORIZATION, HeaderValue::from_static(""));
+        Ok(Connection { way, settings, pool, base_url, endpoint, with_token, without_token, idle_timeout })
     }
 
     /// Keeps no connection any more.
@@ -143,24 +153,19 @@ impl Connection {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = if path == contract::PATH { self.endpoint.clone() } else { uri(&self.base_url, path)? };
-        let headers = request.headers_mut();
-        headers.reserve(MOST_HEADERS);
-        headers.insert(HOST, self.host.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        headers.insert(ACCEPT, HeaderValue::from_static(JSON));
-        headers.insert(USER_AGENT, self.user_agent.clone());
-        if let Some(token) = token {
-            headers.insert(AUTHORIZATION, token.bearer().ok_or("the token fits no header")?.clone());
-        }
-        if self.idle_timeout.is_none() {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        *request.headers_mut() = match token {
+            Some(token) => {
+                let mut headers = self.with_token.clone();
+                headers.insert(AUTHORIZATION, token.bearer().ok_or("the token fits no header")?.clone());
+                headers
+            }
+            None => self.without_token.clone(),
+        };
         Ok(request)
     }
 }
 
 const JSON: &str = "application/json";
-const MOST_HEADERS: usize = 6;
 
 fn uri(base_url: &str, path: &str) -> Result<Uri, String> {
     [base_url, path].concat().parse().map_err(|_| "the URL is none".to_owned())

@@ -276,6 +276,11 @@ impl Stream {
         }
     }
 
+    /// Whether TLS has records that the socket did not take yet.
+    fn wants_write(&self) -> bool {
+        matches!(self, Stream::Tls(tls) if tls.session.wants_write())
+    }
+
     /// The version and the cipher of its TLS.
     pub(crate) fn protocol(&self) -> Option<(String, String)> {
         let Stream::Tls(tls) = self else { return None };
@@ -531,16 +536,16 @@ impl Wire {
     fn push(&mut self, call: &Call, rest: &mut &[u8]) -> Result<bool, Cause> {
         let broke = |error: io::Error| Cause::Broken(error.to_string());
         loop {
+            let line = self.line();
+            if rest.is_empty() && !line.stream.wants_write() {
+                return Ok(true);
+            }
             // What has not begun by then must not begin.
             call.check()?;
-            let written = match &mut self.line().stream {
-                Stream::Plain(_) if rest.is_empty() => return Ok(true),
+            let written = match &mut line.stream {
                 Stream::Plain(socket) => socket.send(rest).inspect(|count| *rest = &rest[*count..]),
                 Stream::Tls(tls) => {
                     if !tls.session.wants_write() {
-                        if rest.is_empty() {
-                            return Ok(true);
-                        }
                         let count = tls.session.writer().write(rest).map_err(broke)?;
                         *rest = &rest[count..];
                     }

@@ -24,6 +24,8 @@ struct Field {
 
 /// The page's table, with what the decisions made of its contradictions. task_time and the two spellings of the
 /// remark have rules besides, below.
+///
+/// [`Place`] names some of its rows.
 const FIELDS: [Field; 12] = [
     Field { name: "business_id", required: true, check: integer },
     Field { name: "out_task_num", required: true, check: filled_string },
@@ -39,39 +41,21 @@ const FIELDS: [Field; 12] = [
     Field { name: "video", required: true, check: boolean_or_its_word },
 ];
 
+/// Where fields that have rules of their own stand in the table.
+#[derive(Clone, Copy)]
+enum Place {
+    Number = 1,
+    Notify = 4,
+    Time = 5,
+    Remark = 6,
+    Remarks = 7,
+    Room = 10,
+}
+
 /// Decision 3: the page's example and its table name the remark differently.
 const REMARKS: [&str; 2] = ["task_remark", "task_remarks"];
 
 const SECONDS: &str = "must be Unix seconds in a string or an integer (1 to 11 digits), or an RFC 3339 time with an offset such as 2026-11-24T15:30:00+08:00";
-
-/// Where a field stands in the table.
-fn place(name: &str) -> Option<usize> {
-    FIELDS.iter().position(|field| field.name == name)
-}
-
-/// What a task gives of the documented fields.
-struct Given<'a> {
-    /// In the order of the table; of a field that stands twice, the first.
-    values: [Option<Value<'a>>; FIELDS.len()],
-    /// Whether a key may stand twice.
-    may_repeat: bool,
-}
-
-impl<'a> Given<'a> {
-    fn new(members: &[(Cow<'a, str>, Value<'a>)]) -> Given<'a> {
-        let mut given = Given { values: [None; FIELDS.len()], may_repeat: false };
-        let mut undocumented = 0;
-        for (key, value) in members {
-            match place(key) {
-                Some(place) if given.values[place].is_some() => given.may_repeat = true,
-                Some(place) => given.values[place] = Some(*value),
-                None => undocumented += 1,
-            }
-        }
-        given.may_repeat |= undocumented > 1;
-        given
-    }
-}
 
 /// A task that keeps the contract, as it is sent.
 pub(crate) struct Task<'a> {
@@ -106,41 +90,53 @@ impl<'a> Task<'a> {
     pub(crate) fn read(text: &'a str, strict: bool) -> Result<Task<'a>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
         let Object(members) = json::object(text).map_err(|problem| wrong(vec![Problem::new("task", problem)]))?;
-        let Given { values, may_repeat } = Given::new(&members);
-        let mut problems = if may_repeat { twice(&members)? } else { Vec::new() };
+        // In the order of the table; of a field that stands twice, the last.
+        let mut values: [Option<Value>; FIELDS.len()] = [None; FIELDS.len()];
+        let mut may_repeat = false;
+        let mut undocumented = 0;
+        let mut problems = Vec::new();
         let mut notes = Vec::new();
         for (key, value) in &members {
-            match place(key) {
+            match FIELDS.iter().position(|field| field.name == key) {
                 Some(place) => {
                     let field = &FIELDS[place];
+                    may_repeat |= values[place].replace(*value).is_some();
                     if let Err(expected) = (field.check)(*value) {
                         let shown = if REMARKS.contains(&field.name) { None } else { shown(*value) };
                         memory::push(&mut problems, Problem::new(field.name, expected).value(shown))?;
                     }
                 }
-                None if strict => memory::push(&mut problems, Problem::new(memory::copy(key)?, note(key)))?,
-                None => memory::push(&mut notes, Note { field: memory::copy(key)?, note: note(key) })?,
+                None => {
+                    undocumented += 1;
+                    match strict {
+                        true => memory::push(&mut problems, Problem::new(memory::copy(key)?, note(key)))?,
+                        false => memory::push(&mut notes, Note { field: memory::copy(key)?, note: note(key) })?,
+                    }
+                }
             }
+        }
+        if may_repeat || undocumented > 1 {
+            problems.splice(0..0, twice(&members)?);
         }
         for (field, _) in FIELDS.iter().zip(&values).filter(|(field, value)| field.required && value.is_none()) {
             problems.push(Problem::new(field.name, "is missing"));
         }
-        let given = |name: &str| values[place(name)?];
+        let given = |place: Place| values[place as usize];
         // Decision 3: both at once only if they say the same.
-        if let (Some(one), Some(other)) = (given(REMARKS[0]), given(REMARKS[1]))
+        if let (Some(one), Some(other)) = (given(Place::Remark), given(Place::Remarks))
             && one.get() != other.get()
             && json::string(one).is_none_or(|one| json::string(other).is_none_or(|other| *one != *other))
         {
             problems.push(Problem::new(REMARKS[0], "and task_remarks are both given and differ"));
         }
         let mut edits: Vec<(Range<usize>, String)> = Vec::new();
-        match given("task_time") {
+        match given(Place::Time) {
             Some(value) => match seconds(value) {
                 Ok(None) => {}
                 Ok(Some(seconds)) => edits.push((json::place(text, value.get()), format!("\"{seconds}\""))),
                 Err(problem) => problems.push(Problem::new("task_time", problem).value(shown(value))),
             },
-            None if given("room_type").and_then(json::string).as_deref() == Some("normal") => {
+            None if given(Place::Room).and_then(json::string).as_deref() == Some("normal") => {
                 problems.push(Problem::new("task_time", "is missing, and required when room_type is normal"));
             }
             None => {}
@@ -149,7 +145,7 @@ impl<'a> Task<'a> {
             return Err(wrong(problems));
         }
         // Decision 5: the documented default, and the only field that is ever filled in.
-        if given("task_notify").is_none() {
+        if given(Place::Notify).is_none() {
             let end = text.rfind('}').expect("an object ends with a brace");
             edits.push((end..end, ",\"task_notify\":false".to_owned()));
         }
@@ -159,7 +155,7 @@ impl<'a> Task<'a> {
         for (range, new) in edits {
             body = Text::Owned(json::splice(&body, range, &[&new])?);
         }
-        let number = memory::copy(&given("out_task_num").and_then(json::string).unwrap_or_default())?;
+        let number = memory::copy(&given(Place::Number).and_then(json::string).unwrap_or_default())?;
         Ok(Task { body, number, notes })
     }
 
@@ -328,6 +324,20 @@ mod tests {
 
     fn time(value: &str) -> Result<Option<String>, &'static str> {
         seconds(json::value(value).unwrap())
+    }
+
+    #[test]
+    fn places_are_those_of_the_table() {
+        for (place, name) in [
+            (Place::Number, "out_task_num"),
+            (Place::Notify, "task_notify"),
+            (Place::Time, "task_time"),
+            (Place::Remark, "task_remark"),
+            (Place::Remarks, "task_remarks"),
+            (Place::Room, "room_type"),
+        ] {
+            assert_eq!(FIELDS[place as usize].name, name);
+        }
     }
 
     #[test]
