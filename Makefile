@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all bench build header check check-windows chaos fronts fuzz test asan demo sandbox help clean need-rust need-cc need-python
+.PHONY: all bench bench-instructions bench-journal bench-tools build header check check-windows chaos fronts fuzz test asan demo sandbox help clean need-rust need-cc need-python
 
 all: build
 
@@ -16,9 +16,13 @@ help:
 	@echo 'make check-windows  build the library for 64-bit Windows and make appointments with it under wine'
 	@echo 'make chaos    many threads against servers that misbehave, for CHAOS_SECONDS (120); CHAOS_SEED repeats a run'
 	@echo 'make fronts   calls through nginx and haproxy that reload, FRONTS_CALLS (120000) of them'
-	@echo 'make bench    what a call costs with a journal and without one, on the disk of BENCH_DIR (target)'
+	@echo 'make bench    what a call costs through this library, libcurl, a bare socket, and clients in Python'
+	@echo 'make bench-instructions  the instructions, allocations and system calls of a call, and whether they are more now'
+	@echo 'make bench-journal  what a call costs with a journal and without one, on the disk of BENCH_DIR (target)'
 	@echo 'make fuzz     run the fuzz targets, FUZZ_SECONDS (60) each'
 
+BENCH_CFLAGS = -std=gnu99 -O2 -Wall -Wextra -Wpedantic -Werror -Iinclude
+BENCH_LDFLAGS = -Ltarget/release -larctos -Wl,-rpath,$(CURDIR)/target/release -pthread
 CARGO_HOME ?= $(HOME)/.cargo
 
 # Both crate types are asked for by name: with the rlib among them, cargo leaves LTO out without a word. No path of
@@ -50,10 +54,25 @@ chaos: build
 fronts: build
 	FRONTS_CALLS=$${FRONTS_CALLS:-120000} $(CARGO) test --locked --package arctos-tests --test fronts -- --nocapture
 
-bench: build
-	@$${CC:-cc} -std=gnu99 -O2 -Wall -Wextra -Wpedantic -Werror -Iinclude bench/bench.c -Ltarget/release -larctos \
-		-Wl,-rpath,$(CURDIR)/target/release -pthread -o target/arctos-bench
-	@target/arctos-bench
+bench: bench-tools need-python
+	@python3 bench/run.py
+
+bench-instructions: bench-tools need-python
+	@python3 bench/instructions.py
+
+# The programs of the benchmark; libcurl's where its headers are.
+bench-tools: build
+	@$(CARGO) build --locked --quiet --profile bench-tools --package arctos-bench
+	@$${CC:-cc} $(BENCH_CFLAGS) bench/clients/arctos.c $(BENCH_LDFLAGS) -o target/bench-tools/bench-arctos
+	@$${CC:-cc} $(BENCH_CFLAGS) bench/clients/many.c $(BENCH_LDFLAGS) -o target/bench-tools/bench-many
+	@rm -f target/bench-tools/bench-curl
+	@if echo '#include <curl/curl.h>' | $${CC:-cc} -E - >/dev/null 2>&1; then \
+		$${CC:-cc} $(BENCH_CFLAGS) bench/clients/curl.c -lcurl -pthread -o target/bench-tools/bench-curl; \
+	fi
+
+bench-journal: build
+	@$${CC:-cc} $(BENCH_CFLAGS) bench/journal.c $(BENCH_LDFLAGS) -o target/bench-journal
+	@target/bench-journal
 
 fuzz: need-rust need-cc need-python
 	@CARGO='$(CARGO)' python3 fuzz/run.py

@@ -2,7 +2,7 @@
  * Measures what a journal costs: one call with it and without it, and eight threads at once, over http on loopback with
  * connections that are kept. The server is this program's own, and answers at once. See README.md.
  *
- *     [BENCH_DIR=target] [BENCH_ROUNDS=15] [BENCH_CALLS=100] bench
+ *     [BENCH_DIR=target] [BENCH_ROUNDS=15] [BENCH_CALLS=100] bench-journal
  *
  * Exit code 0 when all was measured, whatever the times are; 1 when something failed.
  */
