@@ -293,14 +293,19 @@ impl Call {
         self.ticket.get().is_some_and(|ticket| ticket.is_cancelled())
     }
 
-    /// Whether the call may go on, and how long.
-    pub(crate) fn check(&self) -> Result<Duration, Cause> {
+    /// Whether the call may go on; what time it is.
+    pub(crate) fn check(&self) -> Result<Instant, Cause> {
         if self.is_cancelled() {
             return Err(Cause::Cancelled);
         }
         let (until, limit) = self.until();
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(Cause::Deadline(limit)) } else { Ok(left) }
+        let now = Instant::now();
+        if now < until { Ok(now) } else { Err(Cause::Deadline(limit)) }
+    }
+
+    /// Whether the call may go on for longer than this after an instant.
+    pub(crate) fn lasts(&self, now: Instant, time: Duration) -> bool {
+        self.until().0.saturating_duration_since(now) > time
     }
 
     /// The instant until which one wait may last. After it [`Call::check`] tells whether to go on.

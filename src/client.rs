@@ -353,7 +353,6 @@ impl Client {
         token: &Secret,
         refused: Option<&Secret>,
     ) -> Result<Zeroizing<String>, Failure> {
-        call.connect_within(self.config.connect_timeout);
         call.log(Level::Detail, "attempt", || Fields { attempt: Some(call.attempts()), ..Fields::default() });
         let answer = self.connection.post(call, request.path, Some(token), request.body);
         self.judge(call, answer, request.numbered, || {
@@ -373,7 +372,6 @@ impl Client {
     fn log_in(&self, call: &Rc<Call>, login: &LogIn) -> Result<Secret, Failure> {
         let own = call.log_in();
         let _scope = own.enter();
-        own.connect_within(self.config.connect_timeout);
         own.log(Level::Detail, "login", Fields::default);
         let answer = self.connection.post(&own, &login.path, None, login.body.expose());
         let result = self.token_of(&own, answer, login);

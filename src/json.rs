@@ -23,17 +23,25 @@ const NO_MEMORY: &str = "there is no memory for it";
 
 /// A value of JSON as it is written, without the blanks around it.
 #[derive(Clone, Copy)]
-pub(crate) struct Value<'a>(&'a str);
+pub(crate) struct Value<'a> {
+    text: &'a str,
+    /// It is a string without escapes.
+    is_plain: bool,
+}
 
 impl<'a> Value<'a> {
+    fn new(text: &'a str) -> Value<'a> {
+        Value { text, is_plain: text.starts_with('"') && !text.contains('\\') }
+    }
+
     pub(crate) fn get(self) -> &'a str {
-        self.0
+        self.text
     }
 }
 
 impl<'de> Deserialize<'de> for Value<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(deserializer).map(|value| Value(value.get()))
+        <&RawValue>::deserialize(deserializer).map(|value| Value::new(value.get()))
     }
 }
 
@@ -120,6 +128,39 @@ pub(crate) fn object(text: &str) -> Result<Object<'_>, String> {
     read.map_err(|error| format!("is not JSON: {error}"))?
 }
 
+/// What an object has under a name.
+#[derive(Clone, Copy)]
+pub(crate) enum Member<'a> {
+    Missing,
+    Once(Value<'a>),
+    Twice,
+}
+
+impl<'a> Member<'a> {
+    fn and(&mut self, value: Value<'a>) {
+        *self = match self {
+            Member::Missing => Member::Once(value),
+            Member::Once(_) | Member::Twice => Member::Twice,
+        };
+    }
+}
+
+/// What a text that must be an object has under these names; the errors are those of [`object`].
+pub(crate) fn pick<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Member<'a>; N], String> {
+    scan::pick(text, names).map_or_else(
+        || {
+            let mut found = [Member::Missing; N];
+            for (key, value) in object(text)?.0 {
+                if let Some(place) = names.iter().position(|name| key == *name) {
+                    found[place].and(value);
+                }
+            }
+            Ok(found)
+        },
+        Ok,
+    )
+}
+
 fn members(text: &str) -> Result<Object<'_>, String> {
     scan::object(text).map_or_else(|| parse(text), |members| Ok(Object(members)))
 }
@@ -185,7 +226,10 @@ impl Text<'_> {
 /// The contents of a string; `None` when the value is no string, or one that no text can hold (half a surrogate pair) or
 /// for which there is no memory.
 pub(crate) fn string(value: Value) -> Option<Text> {
-    contents(value.get()).ok().flatten()
+    if value.is_plain {
+        return Some(Text::Borrowed(&value.text[1..value.text.len() - 1]));
+    }
+    contents(value.text).ok().flatten()
 }
 
 /// The contents of a scalar that is a string, borrowed where it has no escapes; `None` for others, and for half a
@@ -366,7 +410,7 @@ fn find<'a>(json: &'a str, pointer: &str) -> Result<Value<'a>, Failure> {
     let tokens = tokens(pointer)?;
     // The whole of an object is read with its members.
     let mut value = match first_byte(json) {
-        Some(b'{') if !tokens.is_empty() => Value(json.trim_start_matches([' ', '\t', '\r', '\n'])),
+        Some(b'{') if !tokens.is_empty() => Value::new(json.trim_start_matches([' ', '\t', '\r', '\n'])),
         _ => read(json).map_err(not_json)?,
     };
     for token in tokens {

@@ -25,10 +25,10 @@ impl Pool {
     }
 
     /// One that may be used again: it is not too old, and nothing came over it since its last answer.
-    pub(super) fn take(&self) -> Option<Box<Line>> {
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Line>> {
         loop {
             let mut idle = self.idle.with(|all| all.as_mut()?.pop())?;
-            if Instant::now() < idle.until && idle.line.stream.is_quiet() {
+            if now < idle.until && idle.line.stream.is_quiet() {
                 return Some(idle.line);
             }
         }

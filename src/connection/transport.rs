@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -38,6 +38,7 @@ pub(super) struct Target {
     proxy: Option<Arc<Proxy>>,
     /// For the proxy, which is told no more than that a program is there.
     user_agent: String,
+    connect_timeout: Duration,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
@@ -52,7 +53,8 @@ impl Target {
             None => None,
         };
         let (host, port, proxy) = (base.host.clone(), base.port, config.proxy.clone());
-        Ok(Target { host, port, proxy, user_agent: config.user_agent.clone(), tls })
+        let (user_agent, connect_timeout) = (config.user_agent.clone(), config.connect_timeout);
+        Ok(Target { host, port, proxy, user_agent, connect_timeout, tls })
     }
 
     /// The same, with nothing in it that another process may have locked.
@@ -62,6 +64,7 @@ impl Target {
     }
 
     fn open(&self, call: &Call) -> Result<Stream, Cause> {
+        call.connect_within(self.connect_timeout);
         let (socket, address) = self.connect(call, self.addresses(call)?)?;
         self.tunnel(call, &socket)?;
         let stream = self.secure(call, socket)?;
@@ -124,8 +127,8 @@ impl ureq::unversioned::transport::Connector for Connector {
 
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         with_call(|call| {
-            call.check()?;
-            let line = match self.pool.take() {
+            let now = call.check()?;
+            let line = match self.pool.take(now) {
                 Some(line) => {
                     call.log(Level::Detail, "reuse", || Fields { address: line.stream.address(), ..Fields::default() });
                     line
@@ -564,15 +567,15 @@ impl Wire {
 
     /// Reads what is there into the buffer; where nothing is, and it may wait, perhaps what comes in a while.
     fn receive(&mut self, call: &Call, may_wait: bool) -> Result<Received, Cause> {
-        let waits = |left| may_wait && left > 2 * PATIENCE;
-        let left = look(&mut self.looks, call)?;
+        let waits = |now: Option<Instant>| may_wait && now.is_some_and(|now| call.lasts(now, 2 * PATIENCE));
+        let now = look(&mut self.looks, call)?;
         let Line { stream, buffers } = &mut **self.line.as_mut().expect("it is taken out by drop only");
         let room = buffers.input_append_buf();
         if room.is_empty() {
             return Err(Cause::Unreadable("it does not fit into memory".to_owned()));
         }
         let received = match stream {
-            Stream::Plain(socket) => match socket.receive(room, waits(left)) {
+            Stream::Plain(socket) => match socket.receive(room, waits(now)) {
                 Ok(0) => Received::End,
                 Ok(count) => {
                     buffers.input_appended(count);
@@ -598,8 +601,8 @@ impl Wire {
                 if let Some(cause) = tls.broke.take() {
                     return Err(cause);
                 }
-                let left = look(&mut self.looks, call)?;
-                match tls.read(waits(left)) {
+                let now = look(&mut self.looks, call)?;
+                match tls.read(waits(now)) {
                     // What came before a bad record counts: it is read first.
                     Ok(_) => tls.broke = tls.process().err(),
                     Err(error) if is_pause(&error) => break Received::Nothing,
@@ -627,11 +630,11 @@ impl Wire {
     }
 }
 
-/// How long another look at what came may wait, if one may be taken.
-fn look(looks: &mut u8, call: &Call) -> Result<Duration, Cause> {
-    call.check().or_else(|cause| {
+/// Whether another look at what came may be taken; what time it is, where that may wait.
+fn look(looks: &mut u8, call: &Call) -> Result<Option<Instant>, Cause> {
+    call.check().map(Some).or_else(|cause| {
         *looks = looks.checked_sub(1).ok_or(cause)?;
-        Ok(Duration::ZERO)
+        Ok(None)
     })
 }
 

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::Verdict;
-use crate::json::{self, Object, Text, Value};
+use crate::json::{self, Member, Text, Value};
 use crate::outcome::Outcome;
 
 /// What a complete head says by itself.
@@ -66,13 +66,11 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
         let meaning = format!("gave an answer that cannot be read: {why}");
         not(Code::BadResponse, Unknown, &meaning, None)
     };
-    let members = match json::object(body) {
+    let members = match json::pick(body, ["status", "message", "info"]) {
         Ok(members) => members,
         Err(why) => return unreadable(&format!("it {why}")),
     };
-    let (Ok(status), Ok(said), Ok(info)) =
-        (once(&members, "status"), once(&members, "message"), once(&members, "info"))
-    else {
+    let [Ok(status), Ok(said), Ok(info)] = members.map(once) else {
         return unreadable("a member stands twice in it");
     };
     let message = || said.and_then(text).and_then(|text| text.owned().ok());
@@ -102,14 +100,17 @@ pub(crate) fn envelope(body: &str, numbered: bool) -> Envelope {
 
 /// The server's own words in a body of any status, for the support desk.
 pub(crate) fn message(body: &str) -> Option<Zeroizing<String>> {
-    once(&json::object(body).ok()?, "message").ok()?.and_then(text)?.owned().ok()
+    let [message] = json::pick(body, ["message"]).ok()?;
+    once(message).ok()?.and_then(text)?.owned().ok()
 }
 
-/// The member of this name, where it stands once; an error where it stands more often.
-fn once<'a>(Object(members): &Object<'a>, name: &str) -> Result<Option<Value<'a>>, ()> {
-    let mut named = members.iter().filter(|(key, _)| key == name);
-    let first = named.next().map(|(_, value)| *value);
-    if named.next().is_some() { Err(()) } else { Ok(first) }
+/// A member that may be missing; an error where it stands more than once.
+fn once(member: Member<'_>) -> Result<Option<Value<'_>>, ()> {
+    match member {
+        Member::Missing => Ok(None),
+        Member::Once(value) => Ok(Some(value)),
+        Member::Twice => Err(()),
+    }
 }
 
 /// The contents of a string, or a number as it is written (decision 8).
@@ -132,9 +133,8 @@ enum Number {
 /// Decision 10: a number may be a string or a number.
 fn task_num(info: Option<Value>) -> Number {
     let Some(info) = info.filter(|info| !is_empty(*info)) else { return Number::Missing };
-    let Ok(number) = json::object(info.get()).map_err(drop).and_then(|members| once(&members, "task_num")) else {
-        return Number::Unreadable;
-    };
+    let number = json::pick(info.get(), ["task_num"]).map_err(drop).and_then(|[number]| once(number));
+    let Ok(number) = number else { return Number::Unreadable };
     match number.filter(|number| !is_empty(*number)) {
         None => Number::Missing,
         Some(number) if text(number).is_some() => Number::There,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::code::Code;
 use crate::failure::{Failure, Problem};
-use crate::json::{self, Object, Text, Value};
+use crate::json::{self, Member, Object, Text, Value};
 use crate::memory::{self, NoMemory};
 use crate::nearest::nearest;
 
@@ -170,9 +170,10 @@ impl<'a> Task<'a> {
 
 /// The out_task_num of a task that may be wrong otherwise, so that its failure can name it.
 pub(crate) fn number(text: &str) -> Option<String> {
-    let Object(members) = json::object(text).ok()?;
-    let (_, value) = members.iter().find(|(key, _)| key == "out_task_num")?;
-    memory::copy(&json::string(*value)?).ok()
+    match json::pick(text, ["out_task_num"]) {
+        Ok([Member::Once(value)]) => memory::copy(&json::string(value)?).ok(),
+        _ => None,
+    }
 }
 
 fn note(key: &str) -> String {

@@ -26,16 +26,14 @@ static LIVING: Lock<BTreeMap<usize, Text>> = Lock::new(BTreeMap::new());
 /// Hands a text over to the caller; `None` when there is no memory. What stands behind a NUL is not handed over:
 /// the texts of the library hold none.
 pub(super) fn give(text: &str) -> Option<*mut c_char> {
-    let count = 1 + (text.len() + 1).div_ceil(BLOCK);
+    let (whole, rest) = text.as_bytes().as_chunks::<BLOCK>();
+    let mut last = [0; BLOCK];
+    last[..rest.len()].copy_from_slice(rest);
     let mut blocks: Vec<u128> = Vec::new();
-    blocks.try_reserve_exact(count).ok()?;
+    blocks.try_reserve_exact(1 + whole.len() + 1).ok()?;
     blocks.push(u128::from_ne_bytes(HIDDEN));
-    blocks.extend(text.as_bytes().chunks(BLOCK).map(|chunk| {
-        let mut block = [0; BLOCK];
-        block[..chunk.len()].copy_from_slice(chunk);
-        u128::from_ne_bytes(block)
-    }));
-    blocks.resize(count, 0);
+    blocks.extend(whole.iter().map(|block| u128::from_ne_bytes(*block)));
+    blocks.push(u128::from_ne_bytes(last));
     let text = blocks.as_mut_ptr().wrapping_add(1).cast::<c_char>();
     LIVING.with(|living| living.insert(text.addr(), Text { blocks }));
     Some(text)

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::Value;
+use super::{Member, Value};
 use crate::memory;
 
 /// serde_json takes 127.
@@ -22,6 +22,21 @@ pub(super) fn object(text: &str) -> Option<Vec<(Cow<'_, str>, Value<'_>)>> {
     })?;
     scan.end()?;
     Some(members)
+}
+
+/// What a text that is an object without an escape in a key has under these names.
+pub(super) fn pick<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Member<'a>; N]> {
+    let mut scan = Scan { text, at: 0 };
+    let mut found = [Member::Missing; N];
+    scan.list(b'{', b'}', |scan| {
+        let (key, value) = (scan.key()?, scan.value(DEEPEST)?);
+        if let Some(place) = names.iter().position(|name| key == *name) {
+            found[place].and(value);
+        }
+        Some(())
+    })?;
+    scan.end()?;
+    Some(found)
 }
 
 /// The elements of a text that is an array.
@@ -99,8 +114,9 @@ impl<'a> Scan<'a> {
     fn value(&mut self, deepest: u32) -> Option<Value<'a>> {
         self.blanks();
         let start = self.at;
+        let mut is_plain = false;
         match self.next()? {
-            b'"' => self.string().map(drop),
+            b'"' => self.string().map(|escaped| is_plain = !escaped),
             b'{' => {
                 let deeper = deepest.checked_sub(1)?;
                 self.list(b'{', b'}', |scan| scan.key().and_then(|_| scan.value(deeper)).map(drop))
@@ -114,7 +130,7 @@ impl<'a> Scan<'a> {
             b'n' => self.word("null"),
             _ => self.number(),
         }?;
-        Some(Value(&self.text[start..self.at]))
+        Some(Value { text: &self.text[start..self.at], is_plain })
     }
 
     fn word(&mut self, word: &str) -> Option<()> {
@@ -228,9 +244,10 @@ mod tests {
                     for piece in pieces.iter().chain([&""]) {
                         let text = [&seed[..from], piece, &seed[to..]].concat();
                         let wanted = wanted(&text);
-                        if let Some(Value(found)) = value(&text) {
+                        if let Some(Value { text: found, is_plain }) = value(&text) {
                             taken += 1;
                             assert_eq!(Some(found), wanted, "{text}");
+                            assert_eq!(is_plain, Value::new(found).is_plain, "{text}");
                         }
                     }
                 }
