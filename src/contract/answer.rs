@@ -147,7 +147,9 @@ fn is_empty(value: Value) -> bool {
     match json::kind(value) {
         "null" => true,
         "a string" => json::string(value).is_some_and(|text| text.trim().is_empty()),
-        "an array" | "an object" => json::scalars(value).next().is_none(),
+        "an array" => json::scalars(value).next().is_none(),
+        // A member has a key.
+        "an object" => !value.get().contains('"'),
         _ => false,
     }
 }

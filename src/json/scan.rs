@@ -62,15 +62,18 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    #[inline(always)]
     fn next(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
     /// Passes what is there for sure.
+    #[inline(always)]
     fn pass(&mut self, byte: u8) -> Option<()> {
         (self.next() == Some(byte)).then(|| self.at += 1)
     }
 
+    #[inline(always)]
     fn blanks(&mut self) {
         while matches!(self.next(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
             self.at += 1;
@@ -84,6 +87,7 @@ impl<'a> Scan<'a> {
     }
 
     /// What stands between two brackets, with commas between.
+    #[inline(always)]
     fn list(&mut self, open: u8, close: u8, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.blanks();
         self.pass(open)?;
@@ -101,6 +105,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A key without escapes, and its colon.
+    #[inline(always)]
     fn key(&mut self) -> Option<&'a str> {
         self.blanks();
         let start = self.at;
@@ -111,20 +116,14 @@ impl<'a> Scan<'a> {
         (!escaped).then_some(key)
     }
 
+    #[inline(always)]
     fn value(&mut self, deepest: u32) -> Option<Value<'a>> {
         self.blanks();
         let start = self.at;
         let mut is_plain = false;
         match self.next()? {
             b'"' => self.string().map(|escaped| is_plain = !escaped),
-            b'{' => {
-                let deeper = deepest.checked_sub(1)?;
-                self.list(b'{', b'}', |scan| scan.key().and_then(|_| scan.value(deeper)).map(drop))
-            }
-            b'[' => {
-                let deeper = deepest.checked_sub(1)?;
-                self.list(b'[', b']', |scan| scan.value(deeper).map(drop))
-            }
+            b'{' | b'[' => self.nested(deepest.checked_sub(1)?),
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
@@ -133,11 +132,20 @@ impl<'a> Scan<'a> {
         Some(Value { text: &self.text[start..self.at], is_plain })
     }
 
+    fn nested(&mut self, deepest: u32) -> Option<()> {
+        match self.next() {
+            Some(b'{') => self.list(b'{', b'}', |scan| scan.key().and_then(|_| scan.value(deepest)).map(drop)),
+            _ => self.list(b'[', b']', |scan| scan.value(deepest).map(drop)),
+        }
+    }
+
+    #[inline(always)]
     fn word(&mut self, word: &str) -> Option<()> {
         self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
 
     /// Whether it has escapes.
+    #[inline(always)]
     fn string(&mut self) -> Option<bool> {
         self.pass(b'"')?;
         let bytes = self.text.as_bytes();
@@ -166,6 +174,7 @@ impl<'a> Scan<'a> {
         }
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Option<()> {
         let _ = self.pass(b'-');
         match self.next()? {
@@ -187,6 +196,7 @@ impl<'a> Scan<'a> {
     }
 
     /// At least one.
+    #[inline(always)]
     fn digits(&mut self) -> Option<()> {
         let start = self.at;
         while self.next().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -197,23 +207,25 @@ impl<'a> Scan<'a> {
 }
 
 /// How many bytes stand before the first quote, backslash or control character.
+#[inline(always)]
 fn plain(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
-    // The high bit of each byte that is smaller than `limit`, at least of the first such one.
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    let mut done = 0;
+    while let Some(word) = bytes[done..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quote | backslash | below(word, b' ');
-        if found != 0 {
-            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
+        let (quote, backslash) = (word ^ (ONES * u64::from(b'"')), word ^ (ONES * u64::from(b'\\')));
+        // The high bit of each byte that is looked for, at least of the first such one.
+        let found = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * u64::from(b' ')) & !word);
+        if found & HIGH != 0 {
+            return Some(done + ((found & HIGH).trailing_zeros() / 8) as usize);
         }
+        done += 8;
     }
-    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
-    Some(words.len() * 8 + found)
+    let found = bytes[done..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+    Some(done + found)
 }
 
 #[cfg(test)]
