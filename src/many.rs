@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::call::{Call, Purpose};
@@ -38,6 +37,11 @@ pub struct Row<'a> {
     /// `{"index","out_task_num","code","name","outcome"}`, with `answer` or `error`.
     pub text: &'a str,
 }
+
+/// So many rows a thread wait to be heard at most.
+const ROWS_A_THREAD: usize = 2;
+/// Rows that come one after the other faster than this are heard a few at once.
+const SOON: Duration = Duration::from_millis(1);
 
 /// What the threads share that make the appointments.
 struct Run<'a> {
@@ -112,8 +116,8 @@ impl Client {
         };
         thread::scope(|scope| {
             let threads = self.most_at_once().min(total);
-            // Who ends a task waits for the one before to be heard, so that few rows are in memory.
-            let (sender, receiver) = sync_channel(threads);
+            // Who ends a task waits for those before to be heard, so that few rows are in memory.
+            let (sender, receiver) = sync_channel(ROWS_A_THREAD * threads);
             let run = &run;
             let start = |sender: SyncSender<Ended>| {
                 let work = move || while run.next().is_some_and(|ended| sender.send(ended).is_ok()) {};
@@ -124,7 +128,15 @@ impl Client {
             if started == 0 {
                 std::iter::from_fn(|| run.next()).for_each(&mut take);
             }
-            receiver.into_iter().for_each(take);
+            let mut heard = Instant::now();
+            while let Ok(ended) = receiver.recv() {
+                std::iter::once(ended).chain(receiver.try_iter()).for_each(&mut take);
+                // To be woken for every row would cost more than the row where they come fast.
+                if heard.elapsed() < SOON {
+                    thread::sleep(SOON / 8);
+                }
+                heard = Instant::now();
+            }
         });
         let results = if collect { Some(listed(&results)?) } else { None };
         if made == total {
@@ -186,29 +198,21 @@ impl Run<'_> {
     }
 }
 
-/// A row as it is told.
-#[derive(Serialize)]
-struct Told<'a> {
-    index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    out_task_num: Option<&'a str>,
-    code: i32,
-    name: &'static str,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a Failure>,
-}
-
 /// The row of a task.
 fn row(index: usize, call: &Call, result: &Result<Zeroizing<String>, Failure>) -> Result<Zeroizing<String>, NoMemory> {
-    let (code, outcome, answer, error) = match result {
-        Ok(answer) => (Code::Ok, Outcome::Created, json::raw(answer), None),
-        Err(failure) => (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), None, Some(failure)),
+    let document;
+    let (code, outcome, key, value) = match result {
+        Ok(answer) => (Code::Ok, Outcome::Created, "answer", answer.trim_ascii()),
+        Err(failure) => {
+            document = failure.document();
+            (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), "error", document.as_str())
+        }
     };
-    let (name, outcome, out_task_num) = (code.name(), outcome.word(), call.number());
-    memory::json(&Told { index, out_task_num, code: code.value(), name, outcome, answer, error })
+    let number = call.number().map(json::quoted).transpose()?;
+    let number = number.as_ref().map_or(["", ""], |number| [r#","out_task_num":"#, number]);
+    let start = [r#"{"index":"#, &index.to_string(), number[0], number[1], r#","code":"#, &code.value().to_string()];
+    let end = [r#","name":""#, code.name(), r#"","outcome":""#, outcome.word(), r#"",""#, key, r#"":"#, value, "}"];
+    memory::join(&[&start[..], &end].concat())
 }
 
 fn listed(results: &[Zeroizing<String>]) -> Result<Zeroizing<String>, NoMemory> {
