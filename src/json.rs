@@ -128,6 +128,15 @@ pub(crate) fn object(text: &str) -> Result<Object<'_>, String> {
     read.map_err(|error| format!("is not JSON: {error}"))?
 }
 
+/// Reads a text that must be an array, of several things. The error says what is wrong with it, and quotes none of it.
+pub(crate) fn array(text: &str) -> Result<Vec<Value<'_>>, String> {
+    if let Some(elements) = scan::array(text) {
+        return Ok(elements);
+    }
+    let value = read(text).map_err(|error| format!("are not JSON: {error}"))?;
+    elements(value).ok_or_else(|| format!("must be a JSON array, not {}", kind(value)))
+}
+
 /// What an object has under a name.
 #[derive(Clone, Copy)]
 pub(crate) enum Member<'a> {

@@ -77,12 +77,7 @@ impl Client {
         mut row: impl FnMut(Row) -> bool,
     ) -> Result<Zeroizing<String>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the tasks are refused", problems);
-        let whole = json::read(tasks)
-            .map_err(|problem| wrong(vec![Problem::new("tasks", format!("are not JSON: {problem}"))]))?;
-        let Some(tasks) = json::elements(whole) else {
-            let problem = format!("must be a JSON array, not {}", json::kind(whole));
-            return Err(wrong(vec![Problem::new("tasks", problem)]));
-        };
+        let tasks = json::array(tasks).map_err(|problem| wrong(vec![Problem::new("tasks", problem)]))?;
         let twice = twice(&tasks)?;
         if !twice.is_empty() {
             return Err(wrong(twice));
