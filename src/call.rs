@@ -108,6 +108,8 @@ pub(crate) struct Call {
     doubt: Cell<Option<Doubt>>,
     id: OnceCell<String>,
     number: OnceCell<String>,
+    /// How long the body of its request is.
+    body: Cell<usize>,
     host: OnceCell<Arc<str>>,
     proxy: OnceCell<Arc<str>>,
     this: Try,
@@ -182,6 +184,7 @@ impl Call {
             doubt: Cell::new(None),
             id: OnceCell::new(),
             number: OnceCell::new(),
+            body: Cell::new(0),
             host: OnceCell::new(),
             proxy: OnceCell::new(),
             this: Try {
@@ -369,6 +372,14 @@ impl Call {
 
     pub(crate) fn set_host(&self, host: &Arc<str>) {
         let _ = self.host.set(host.clone());
+    }
+
+    pub(crate) fn set_body(&self, length: usize) {
+        self.body.set(length);
+    }
+
+    pub(crate) fn body(&self) -> usize {
+        self.body.get()
     }
 
     /// The proxy that the call goes through, host and port.

@@ -37,6 +37,14 @@ fn lengthen(bytes: &mut Vec<u8>, length: usize) -> bool {
 }
 
 impl Buffers {
+    /// Makes room for a request with a body of this length, where it is not usual. Without memory for it, the request
+    /// finds out.
+    pub(super) fn expect(&mut self, body: usize) {
+        if body > OUTPUT - LINE {
+            lengthen(&mut self.output, body.saturating_add(OUTPUT));
+        }
+    }
+
     /// The request as far as it was collected, with its room, and its length.
     pub(super) fn take_request(&mut self) -> (Vec<u8>, usize) {
         (std::mem::take(&mut self.output), std::mem::take(&mut self.collected))

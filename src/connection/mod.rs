@@ -129,6 +129,7 @@ impl Connection {
     /// POSTs a JSON body to a path below the base URL. What happened stands in the call's record; what came is
     /// read off the answer.
     pub(crate) fn post(&self, call: &Rc<Call>, path: &str, token: Option<&Secret>, body: &str) -> Answer {
+        call.set_body(body.len());
         let response = match self.request(path, token, body) {
             Ok(request) => self.agent().run(request).map_err(|error| cause(call, &error)),
             Err(why) => Err(Cause::Unreadable(why)),
@@ -309,14 +310,20 @@ fn seconds(member: &[u8]) -> Option<u64> {
 /// Reads a body of at most `max` bytes.
 fn read(call: &Call, body: &mut Body, framing: &Framing, max: usize) -> Result<Zeroizing<Vec<u8>>, Cause> {
     const STEP: usize = 8 * 1024;
-    // The server's word for it costs no more memory than a step.
-    let step = match framing {
-        Framing::Length(Some(length)) => length.saturating_add(1).min(STEP),
-        _ => STEP,
-    };
+    const LARGE_STEP: usize = 64 * 1024;
+    const LARGEST_RESERVE: usize = 1024 * 1024;
     let mut reader = body.as_reader();
     let mut bytes = Zeroizing::new(Vec::new());
     let mut filled = 0;
+    let step = match framing {
+        Framing::Length(Some(length)) => {
+            let all = length.min(&max).saturating_add(1);
+            // The server's word for it takes address space, and no memory before the bytes come.
+            let _ = bytes.try_reserve_exact(all.min(LARGEST_RESERVE));
+            all.min(LARGE_STEP)
+        }
+        _ => STEP,
+    };
     loop {
         if filled == bytes.len() {
             // One byte more than is allowed tells that there is more. Its size is the server's choice, so that the

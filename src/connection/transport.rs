@@ -128,13 +128,14 @@ impl ureq::unversioned::transport::Connector for Connector {
     fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         with_call(|call| {
             let now = call.check()?;
-            let line = match self.pool.take(now) {
+            let mut line = match self.pool.take(now) {
                 Some(line) => {
                     call.log(Level::Detail, "reuse", || Fields { address: line.stream.address(), ..Fields::default() });
                     line
                 }
                 None => Line::new(self.target.open(call)?),
             };
+            line.buffers.expect(call.body());
             call.phase(Phase::Request);
             Ok(Some(Wire::new(line, self.pool.clone())))
         })
