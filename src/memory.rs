@@ -35,6 +35,11 @@ pub(crate) fn join(parts: &[&str]) -> Result<Zeroizing<String>, NoMemory> {
     Ok(joined)
 }
 
+/// Lets go of a text that may be long: what is cleared is wiped in one piece, and not byte by byte.
+pub(crate) fn release(mut text: Zeroizing<String>) {
+    text.clear();
+}
+
 /// A copy of a text.
 pub(crate) fn copy(text: &str) -> Result<String, NoMemory> {
     join(&[text]).map(|mut copy| std::mem::take(&mut *copy))

@@ -1095,6 +1095,9 @@ unsafe fn border(
         // SAFETY: the caller's promise.
         unsafe { *answer = text.flatten().unwrap_or(ptr::null_mut()) };
     }
+    if let Ok(text) = result {
+        memory::release(text);
+    }
     code.value()
 }
 
