@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cancel::Ticket;
+use crate::code::Code;
 use crate::log::{self, Fields, Level};
 use crate::memory;
+use crate::outcome::Outcome;
+use crate::stats::Counted;
 
 /// How long a wait may go on before it looks whether the call was cancelled.
 const SLICE: Duration = Duration::from_millis(50);
@@ -103,7 +106,10 @@ pub(crate) struct Call {
     purpose: Purpose,
     deadline: Cell<Option<(Instant, Limit)>>,
     ticket: OnceCell<Arc<Ticket>>,
+    counted: OnceCell<Counted>,
     attempts: Cell<u32>,
+    /// How many of them came after a failure that may pass.
+    retries: Cell<u32>,
     /// What before this try may have made the appointment.
     doubt: Cell<Option<Doubt>>,
     id: OnceCell<String>,
@@ -180,7 +186,9 @@ impl Call {
             purpose,
             deadline: Cell::new(None),
             ticket: OnceCell::new(),
+            counted: OnceCell::new(),
             attempts: Cell::new(0),
+            retries: Cell::new(0),
             doubt: Cell::new(None),
             id: OnceCell::new(),
             number: OnceCell::new(),
@@ -235,6 +243,18 @@ impl Call {
         self.ticket.get_or_init(ticket);
     }
 
+    /// From here on the call is counted as one of its client's.
+    pub(crate) fn count(&self, begin: impl FnOnce() -> Counted) {
+        self.counted.get_or_init(begin);
+    }
+
+    /// Counts how the call has ended, where it is counted.
+    pub(crate) fn count_end(&self, code: Code, outcome: Outcome) {
+        if let Some(counted) = self.counted.get() {
+            counted.end(code, outcome, self.attempts(), self.retries.get(), self.elapsed());
+        }
+    }
+
     /// Begins a try.
     pub(crate) fn attempt(&self) {
         self.attempts.set(self.attempts.get() + 1);
@@ -253,7 +273,9 @@ impl Call {
             self.doubt.set(Some(Doubt::Try));
         }
         self.this.reset(Phase::Pause);
-        self.sleep(time)
+        self.sleep(time)?;
+        self.retries.set(self.retries.get() + 1);
+        Ok(())
     }
 
     /// Waits.

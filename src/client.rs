@@ -26,6 +26,7 @@ use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::path;
 use crate::secret::Secret;
+use crate::stats::Stats;
 use crate::{diagnose, json};
 
 /// How long the rest of an answer may take once its head has decided: it holds no more than the server's words.
@@ -42,6 +43,7 @@ pub struct Client {
     config: Config,
     connection: Connection,
     cancels: Arc<Cancels>,
+    stats: Arc<Stats>,
     #[cfg(feature = "journal")]
     journal: Option<Journal>,
 }
@@ -63,7 +65,8 @@ impl Client {
     /// [`Code::BadConfig`], with everything that is wrong.
     pub fn new(config: &str) -> Result<Client, Failure> {
         let config = Config::read(config)?;
-        let connection = Connection::new(&config)?;
+        let stats = Stats::new();
+        let connection = Connection::new(&config, stats.clone())?;
         #[cfg(feature = "journal")]
         let journal = match &config.journal {
             Some(settings) => Some(Journal::open(settings, config.timeout).map_err(|problem| {
@@ -76,6 +79,7 @@ impl Client {
             config,
             connection,
             cancels: Cancels::new(),
+            stats,
             #[cfg(feature = "journal")]
             journal,
         })
@@ -132,6 +136,16 @@ impl Client {
     pub(crate) fn examine(&self, call: &Rc<Call>) -> Result<String, Failure> {
         self.enter(call, &Options::default());
         diagnose::run(call, &self.config, &self.connection)
+    }
+
+    /// Counts a call from here on, until [`Call::count_end`].
+    pub(crate) fn count(&self, call: &Call) {
+        call.count(|| self.stats.begin());
+    }
+
+    /// What the client has done since it was made, as JSON.
+    pub(crate) fn stats(&self) -> Result<Zeroizing<String>, Failure> {
+        Ok(self.stats.document(self.connection.kept())?)
     }
 
     /// Ends every call that is in flight. Later ones are not affected.
@@ -372,6 +386,7 @@ impl Client {
     fn log_in(&self, call: &Rc<Call>, login: &LogIn) -> Result<Secret, Failure> {
         let own = call.log_in();
         let _scope = own.enter();
+        self.stats.login();
         own.log(Level::Detail, "login", Fields::default);
         let answer = self.connection.post(&own, &login.path, None, login.body.expose());
         let result = self.token_of(&own, answer, login);

@@ -17,6 +17,7 @@
 //! | `connection` | how one request goes out and its answer comes in; records what was sent |
 //! | `call` | the record of one call: its deadline, what had gone out, what came back |
 //! | `cancel`, `log`, `fork` | ending calls early; telling what happens; what a fork must find in order |
+//! | `stats` | what a client has done, in numbers |
 //! | [`json`], `field`, `mask`, `memory` | JSON without a tree, fields of records, what no document may repeat, memory that may be refused |
 //! | `diagnose` | what stands between a client and its server, step by step |
 //! | [`Failure`] | the one place where a record becomes a code, an outcome and a document |
@@ -51,6 +52,7 @@ mod outcome;
 mod path;
 mod proxy;
 mod secret;
+mod stats;
 mod sys;
 mod tls;
 

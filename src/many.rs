@@ -151,6 +151,7 @@ impl Run<'_> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let task = self.tasks.get(index)?.get();
         let call = Call::start(Purpose::Appointment);
+        self.client.count(&call);
         let attempt = AssertUnwindSafe(|| self.add(&call, task));
         let result = catch_unwind(attempt).unwrap_or_else(|_| Err(Failure::internal(&call)));
         let code = result.as_ref().err().map_or(Code::Ok, Failure::code);
@@ -160,10 +161,12 @@ impl Run<'_> {
             }
             row(index, &call, &result)
         }));
+        let outcome = result.as_ref().map_or_else(|failure| failure.outcome(), |_| Some(Outcome::Created));
+        let outcome = outcome.unwrap_or(Outcome::Unknown);
+        call.count_end(code, outcome);
         // Without memory for all, what it cannot do without.
         let text = text.ok().and_then(Result::ok).unwrap_or_else(|| {
-            let outcome = result.as_ref().map_or_else(|failure| failure.outcome(), |_| Some(Outcome::Created));
-            let word = outcome.unwrap_or(Outcome::Unknown).word();
+            let word = outcome.word();
             let (code, name) = (code.value(), code.name());
             Zeroizing::new(format!(r#"{{"index":{index},"code":{code},"name":"{name}","outcome":"{word}"}}"#))
         });

@@ -141,6 +141,7 @@ fn null_for_a_client_is_answered() {
     let nobody = Owned(null_mut());
     refused(&nobody.call("/x", "{}"), "client is NULL", true);
     refused(&nobody.diagnose(), "client is NULL", false);
+    refused(&nobody.told(), "client is NULL", false);
     assert_eq!((nobody.cancel(), nobody.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
     let config = c(&config(NOWHERE).to_string());
     let reply = call(|answer| unsafe { (arctos().client_new)(config.as_ptr(), null_mut(), answer) });
@@ -176,11 +177,12 @@ fn null_for_everything_at_once_is_answered() {
             (library.json_set_text)(null_mut(), null(), null()),
             (library.call)(null_mut(), null(), null(), null(), null_mut()),
             (library.client_diagnose)(null_mut(), null_mut()),
+            (library.client_stats)(null_mut(), null_mut()),
             (library.client_cancel)(null_mut()),
             (library.call_cancel)(null_mut(), null()),
         ]
     };
-    assert_eq!(codes, [BAD_ARGUMENT; 11]);
+    assert_eq!(codes, [BAD_ARGUMENT; 12]);
     // SAFETY: none is set.
     unsafe { (library.set_log)(None, null_mut(), 4) };
 }
@@ -205,6 +207,7 @@ fn without_an_answer_the_code_is_the_same() {
         assert_eq!((library.call)(client.0, body.as_ptr(), body.as_ptr(), null(), null_mut()), BAD_ARGUMENT);
         server.next(Script::request().send(head("200 OK", &[])));
         assert_eq!((library.client_diagnose)(client.0, null_mut()), OK);
+        assert_eq!((library.client_stats)(client.0, null_mut()), OK);
         assert_eq!((library.task_check)(good.as_ptr(), null_mut()), OK);
         assert_eq!((library.task_check)(bad.as_ptr(), null_mut()), BAD_TASK);
         assert_eq!((library.client_set_token)(client.0, token.as_ptr(), null_mut()), OK);
@@ -265,6 +268,7 @@ fn a_freed_client_is_answered_and_a_living_one_goes_on() {
         refused(&gone.set_token("a-token"), "client", false);
         refused(&gone.call("/x", "{}"), "client", true);
         refused(&gone.diagnose(), "client", false);
+        refused(&gone.told(), "client", false);
         assert_eq!((gone.cancel(), gone.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT));
         // SAFETY: freeing a client twice is ignored.
         unsafe { (arctos().client_free)(freed) };
@@ -285,6 +289,7 @@ fn handles_that_never_were_are_answered() {
         let stranger = Owned(without_provenance_mut(state >> (state % 60)));
         assert_eq!(stranger.set_token("a-token").code, BAD_ARGUMENT, "{stranger:?}");
         assert_eq!(stranger.diagnose().code, BAD_ARGUMENT, "{stranger:?}");
+        assert_eq!(stranger.told().code, BAD_ARGUMENT, "{stranger:?}");
         assert_eq!((stranger.cancel(), stranger.cancel_call("c-1")), (BAD_ARGUMENT, BAD_ARGUMENT), "{stranger:?}");
     }
     assert_eq!(living.set_token("a-token").code, OK);

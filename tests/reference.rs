@@ -205,6 +205,7 @@ fn every_code_that_a_function_returns_is_listed() {
                 "BAD_RESPONSE",
             ]),
         ),
+        ("arctos_client_stats", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_client_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_call_cancel", set(&["OK", "BAD_ARGUMENT"])),
         ("arctos_task_add", add.clone()),
@@ -367,6 +368,25 @@ fn the_options_are_those_of_the_library() {
     assert_eq!(table("arctos_task_add_with").into_iter().map(|row| row[0].clone()).collect::<BTreeSet<_>>(), known);
 }
 
+#[test]
+fn the_keys_of_statistics_are_those_of_the_library() {
+    fn keys(prefix: &str, value: &Value, all: &mut BTreeSet<String>) {
+        match value.as_object().filter(|_| !["calls.codes", "calls.outcomes"].contains(&prefix)) {
+            Some(object) => object.iter().for_each(|(key, value)| {
+                let prefix = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                keys(&prefix, value, all);
+            }),
+            None => drop(all.insert(prefix.to_owned())),
+        }
+    }
+    let mut known = BTreeSet::new();
+    keys("", &Owned::new(&config("http://127.0.0.1:1")).stats(), &mut known);
+    let rows = table("arctos_client_stats");
+    let mut told: BTreeSet<String> = rows.iter().flat_map(|row| row[0].split(", ").map(str::to_owned)).collect();
+    assert!(told.remove("connections.closed"), "its members are told too");
+    assert_eq!(told, known);
+}
+
 /// A program with every example in a function of its own. Its arguments: a configuration, the name of a function, and a
 /// task.
 fn program() -> String {
@@ -433,6 +453,7 @@ fn the_examples_do_what_they_say() {
         ("arctos_client_set_token", ""),
         ("arctos_client_cancel", ""),
         ("arctos_call_cancel", ""),
+        ("arctos_client_stats", "made so far: 0\n"),
         ("arctos_json_get", "202312210000001\n"),
         ("arctos_json_set", "{\"business_id\":15,\"branch_code\":943,\"video\":true}\n"),
         ("arctos_json_set_text", "{\"task_remark\":\"asks for \\\"Ms Lin\\\"\"}\n"),

@@ -33,6 +33,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::failure::{Failure, Problem};
 use crate::secret::Secret;
+use crate::stats::Stats;
 use crate::{address, contract, fork};
 use pool::Pool;
 use transport::{Connector, NoResolver, Target};
@@ -42,6 +43,7 @@ pub(crate) struct Connection {
     way: fork::Lock<Way>,
     settings: ureq::config::Config,
     pool: Arc<Pool>,
+    stats: Arc<Stats>,
     base_url: String,
     /// Where appointments are made.
     endpoint: Uri,
@@ -60,9 +62,9 @@ struct Way {
 }
 
 impl Way {
-    fn new(settings: &ureq::config::Config, target: Target, pool: &Arc<Pool>) -> Way {
+    fn new(settings: &ureq::config::Config, target: Target, pool: &Arc<Pool>, stats: &Arc<Stats>) -> Way {
         let target = Arc::new(target);
-        let connector = Connector::new(target.clone(), pool.clone());
+        let connector = Connector::new(target.clone(), pool.clone(), stats.clone());
         let agent = Agent::with_parts(settings.clone(), connector, NoResolver);
         Way { agent, target, generation: fork::generation() }
     }
@@ -70,7 +72,7 @@ impl Way {
 
 impl Connection {
     /// Prepares the way; nothing is opened before a call needs it.
-    pub(crate) fn new(config: &Config) -> Result<Connection, Failure> {
+    pub(crate) fn new(config: &Config, stats: Arc<Stats>) -> Result<Connection, Failure> {
         let refused = |key, problem| {
             Failure::problems(Code::BadConfig, "the configuration is refused", vec![Problem::new(key, problem)])
         };
@@ -100,14 +102,14 @@ impl Connection {
             .build();
         transport::warm_up(&settings);
         let pool = Arc::new(Pool::new(config.connections));
-        let way = fork::Lock::new(Way::new(&settings, target, &pool));
+        let way = fork::Lock::new(Way::new(&settings, target, &pool, &stats));
         let idle_timeout = Some(config.idle_timeout).filter(|time| !time.is_zero());
         if idle_timeout.is_none() {
             without_token.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let mut with_token = without_token.clone();
         with_token.insert(AUTHORIZATION, HeaderValue::from_static(""));
-        Ok(Connection { way, settings, pool, base_url, endpoint, with_token, without_token, idle_timeout })
+        Ok(Connection { way, settings, pool, stats, base_url, endpoint, with_token, without_token, idle_timeout })
     }
 
     /// Keeps no connection any more.
@@ -115,10 +117,15 @@ impl Connection {
         self.pool.close();
     }
 
+    /// How many connections are kept for further calls.
+    pub(crate) fn kept(&self) -> usize {
+        self.pool.kept()
+    }
+
     fn agent(&self) -> Agent {
         self.way.with(|way| {
             if way.generation != fork::generation() {
-                let new = Way::new(&self.settings, way.target.renewed(), &self.pool);
+                let new = Way::new(&self.settings, way.target.renewed(), &self.pool, &self.stats);
                 // A thread that is not in this process may have held its locks.
                 std::mem::forget(std::mem::replace(way, new));
             }

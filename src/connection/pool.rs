@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::transport::Line;
 use crate::fork::Lock;
+use crate::stats::Closed;
 
 /// One that waits for the next call, and until when it may.
 struct Idle {
@@ -28,8 +29,12 @@ impl Pool {
     pub(super) fn take(&self, now: Instant) -> Option<Box<Line>> {
         loop {
             let mut idle = self.idle.with(|all| all.as_mut()?.pop())?;
-            if now < idle.until && idle.line.stream.is_quiet() {
+            if now >= idle.until {
+                idle.line.stream.close(Closed::Expired);
+            } else if idle.line.stream.is_quiet() {
                 return Some(idle.line);
+            } else {
+                idle.line.stream.close(Closed::Stale);
             }
         }
     }
@@ -39,20 +44,27 @@ impl Pool {
     pub(super) fn give(&self, line: Box<Line>, idle: Duration) {
         let now = Instant::now();
         let new = Idle { line, until: now + idle };
-        let gone: Vec<Idle> = self.idle.with(|all| {
-            let Some(all) = all else { return vec![new] };
+        let (gone, old) = self.idle.with(|all| {
+            let Some(all) = all else { return (vec![new], 0) };
             let old = all.iter().position(|one| now < one.until).unwrap_or(all.len());
             let surplus = (all.len() - old + 1).saturating_sub(self.most);
-            let gone = all.drain(..old + surplus).collect();
+            let gone: Vec<Idle> = all.drain(..old + surplus).collect();
             all.push(new);
-            gone
+            (gone, old)
         });
-        drop(gone);
+        for (index, idle) in gone.into_iter().enumerate() {
+            idle.line.stream.close(if index < old { Closed::Expired } else { Closed::Surplus });
+        }
     }
 
     /// Closes all that are kept, and keeps none from now on.
     pub(super) fn close(&self) {
         let gone = self.idle.with(Option::take);
         drop(gone);
+    }
+
+    /// How many are kept, of this process.
+    pub(super) fn kept(&self) -> usize {
+        self.idle.with(|all| all.iter().flatten().filter(|idle| idle.line.stream.is_own()).count())
     }
 }

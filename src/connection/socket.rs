@@ -4,12 +4,14 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use crate::call::{Call, Cause, Phase};
 use crate::fork;
+use crate::stats::{Account, Stats};
 use crate::sys::{self, Wish};
 
 /// How long an address has to itself before the next one is tried beside it (RFC 8305, 5).
@@ -25,6 +27,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(40);
 pub(crate) struct Socket {
     stream: Option<TcpStream>,
     generation: u32,
+    /// Of one that a call opened.
+    account: Option<Account>,
 }
 
 impl Socket {
@@ -41,7 +45,7 @@ impl Socket {
             let raw = sys::raw(&stream);
             Ok((stream, raw))
         })?;
-        let socket = Socket { stream: Some(stream), generation: fork::generation() };
+        let socket = Socket { stream: Some(stream), generation: fork::generation(), account: None };
         socket.set_nonblocking(true)?;
         match SockRef::from(&*socket).connect(&address.into()) {
             Err(error) if !is_under_way(&error) => Err(error),
@@ -66,18 +70,29 @@ impl Socket {
 
     /// Sends as much as the system takes now.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        sys::send(self, bytes)
+        sys::send(self, bytes).inspect(|count| self.account.iter().for_each(|account| account.sent(*count)))
     }
 
     /// Receives what is there; where nothing is, and it is to wait, what comes within [`PATIENCE`]. Some systems do not
     /// wait all the same.
     pub(super) fn receive(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
         sys::receive(self, buffer, waits)
+            .inspect(|count| self.account.iter().for_each(|account| account.received(*count)))
     }
 
     /// Looks at what is there, and leaves it there.
     pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         sys::peek(self, buffer)
+    }
+
+    /// From here on its client counts what goes over it.
+    pub(super) fn count(&mut self, stats: &Arc<Stats>) {
+        self.account = Some(Account::new(stats));
+    }
+
+    /// What its client counts of it.
+    pub(super) fn account(&mut self) -> Option<&mut Account> {
+        self.account.as_mut()
     }
 
     /// Whether this process opened it.

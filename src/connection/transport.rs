@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers as _, ConnectionDetails, NextTimeout, Transport};
@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::fork;
 use crate::log::{Fields, Level};
 use crate::proxy::Proxy;
+use crate::stats::{Closed, Stats};
 use crate::sys::{self, Wish};
 use crate::tls;
 
@@ -63,11 +64,13 @@ impl Target {
         Target { tls, ..self.clone() }
     }
 
-    fn open(&self, call: &Call) -> Result<Stream, Cause> {
+    fn open(&self, call: &Call, stats: &Arc<Stats>) -> Result<Stream, Cause> {
         call.connect_within(self.connect_timeout);
-        let (socket, address) = self.connect(call, self.addresses(call)?)?;
+        let (mut socket, address) = self.connect(call, self.addresses(call)?)?;
+        socket.count(stats);
         self.tunnel(call, &socket)?;
-        let stream = self.secure(call, socket)?;
+        let mut stream = self.secure(call, socket)?;
+        stream.stands();
         call.log(Level::Detail, "connect", || Fields { address: Some(address), ..Fields::default() });
         Ok(stream)
     }
@@ -108,11 +111,12 @@ impl Target {
 pub(super) struct Connector {
     target: Arc<Target>,
     pool: Arc<Pool>,
+    stats: Arc<Stats>,
 }
 
 impl Connector {
-    pub(super) fn new(target: Arc<Target>, pool: Arc<Pool>) -> Connector {
-        Connector { target, pool }
+    pub(super) fn new(target: Arc<Target>, pool: Arc<Pool>, stats: Arc<Stats>) -> Connector {
+        Connector { target, pool, stats }
     }
 }
 
@@ -130,10 +134,11 @@ impl ureq::unversioned::transport::Connector for Connector {
             let now = call.check()?;
             let mut line = match self.pool.take(now) {
                 Some(line) => {
+                    self.stats.reused();
                     call.log(Level::Detail, "reuse", || Fields { address: line.stream.address(), ..Fields::default() });
                     line
                 }
-                None => Line::new(self.target.open(call)?),
+                None => Line::new(self.target.open(call, &self.stats).inspect_err(|_| self.stats.failed())?),
             };
             line.buffers.expect(call.body());
             call.phase(Phase::Request);
@@ -280,6 +285,13 @@ impl Stream {
         }
     }
 
+    fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => &mut tls.socket,
+        }
+    }
+
     /// Whether TLS has records that the socket did not take yet.
     fn wants_write(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.session.wants_write())
@@ -292,6 +304,29 @@ impl Stream {
         let cipher = tls.session.negotiated_cipher_suite()?.suite();
         let name = version.as_str().unwrap_or("TLS").replace("TLSv1_", "TLS 1.");
         Some((name, cipher.as_str().unwrap_or("an unknown cipher").to_owned()))
+    }
+
+    /// From here on it is counted as a connection.
+    fn stands(&mut self) {
+        let resumed = match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(tls) => tls.session.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        if let Some(account) = self.socket_mut().account() {
+            account.stands(resumed);
+        }
+    }
+
+    /// Closes it, for a reason that its client counts.
+    pub(super) fn close(mut self, why: Closed) {
+        if let Some(account) = self.socket_mut().account() {
+            account.closes(why);
+        }
+    }
+
+    /// Whether this process opened it.
+    pub(super) fn is_own(&self) -> bool {
+        self.socket().is_own()
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -317,7 +352,7 @@ impl Stream {
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
             // Not inherited from before a fork.
-            stream if !stream.socket().is_own() => false,
+            stream if !stream.is_own() => false,
             Stream::Plain(socket) => {
                 matches!(socket.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
             }
@@ -381,11 +416,17 @@ impl Drop for Wire {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
         let (pool, abort) = (self.pool.clone(), self.abort);
-        let call = call::current().filter(|_| self.finished && !abort);
+        let call = call::current();
+        let why = match &call {
+            _ if abort => Closed::Broken,
+            Some(call) if call.ended() => Closed::Ended,
+            _ => Closed::NotKept,
+        };
+        let call = call.filter(|_| self.finished && !abort);
         // A server that says of a request that it is done has read it.
         let was_read = self.at_once && call.as_ref().is_some_and(|call| matches!(call.status(), Some(200..=299)));
         line.buffers.wipe();
-        let part = move |idle| part(line, abort, was_read, idle, &pool);
+        let part = move |idle| part(line, why, was_read, idle, &pool);
         match call {
             // ureq lets go of the connection before it shows the head of an answer that has no body.
             Some(call) => call.when_known(part),
@@ -395,16 +436,17 @@ impl Drop for Wire {
 }
 
 /// Keeps a connection that is in order for so long, or closes it. `was_read`: the server has the request.
-fn part(mut line: Box<Line>, abort: bool, was_read: bool, idle: Option<Duration>, pool: &Pool) {
+fn part(mut line: Box<Line>, why: Closed, was_read: bool, idle: Option<Duration>, pool: &Pool) {
     if let Some(idle) = idle
         && (was_read || sys::unsent(line.stream.socket()) != Some(true))
         && line.stream.is_drained()
     {
         return pool.give(line, idle);
     }
-    if abort || sys::unsent(line.stream.socket()) != Some(false) {
+    if why == Closed::Broken || sys::unsent(line.stream.socket()) != Some(false) {
         line.stream.socket().reset();
     }
+    line.stream.close(why);
 }
 
 impl Transport for Wire {

@@ -411,6 +411,7 @@ pub unsafe extern "C" fn arctos_task_add_with(
 ) -> arctos_code {
     let work = |call: &Rc<Call>| {
         let client = clients::find(client)?;
+        client.count(call);
         // SAFETY: the caller's promise.
         let task = unsafe { input(task_json, "task_json") }?;
         // SAFETY: the caller's promise.
@@ -563,6 +564,7 @@ pub unsafe extern "C" fn arctos_call(
 ) -> arctos_code {
     let work = |call: &Rc<Call>| {
         let client = clients::find(client)?;
+        client.count(call);
         // SAFETY: the caller's promise.
         let path = unsafe { input(path, "path") }?;
         // SAFETY: the caller's promise.
@@ -615,6 +617,69 @@ pub unsafe extern "C" fn arctos_client_diagnose(client: *mut arctos_client, answ
     let work = |call: &Rc<Call>| clients::find(client)?.examine(call).map(Zeroizing::new);
     // SAFETY: the caller's promise.
     unsafe { border(Purpose::Diagnosis, answer, work) }
+}
+
+/// Tells in numbers what a client has done since it was made, for whoever watches over it.
+///
+/// `client`: a client.
+///
+/// `answer`: NULL, or receives a text to be released with arctos_free: a JSON object, or the error document. A call is
+/// each arctos_task_add, arctos_task_add_with and arctos_call that names the client, whatever is wrong with its other
+/// arguments, and each row of arctos_task_add_many:
+///
+/// | key | what it counts |
+/// |---|---|
+/// | calls.in_flight | calls that are under way now |
+/// | calls.ended | calls that have ended |
+/// | calls.codes | these by code, `{"ARCTOS_OK":7,...}`: codes that occurred |
+/// | calls.outcomes | these by outcome: created, not_created, unknown; of arctos_call, whether it was carried out |
+/// | attempts | their tries, as `attempts` of the error document counts them |
+/// | retries | the tries among these that came after a failure that may pass; not those with another token |
+/// | logins | log-ins that were begun, which are no calls and no tries |
+/// | connections.opened | connections that were opened, TLS and all |
+/// | connections.resumed | those among them that resumed an earlier TLS session |
+/// | connections.reused | how often a kept connection was used for a further request |
+/// | connections.failed | how often none could be opened: the name, the address, the proxy, TLS, its time-out, or a cancel |
+/// | connections.in_use, connections.kept | those that are open now, with a request on them, or kept for one |
+/// | connections.closed | all others, by the reason |
+/// | connections.closed.expired | had been kept for idle_timeout_ms, or as long as the server said |
+/// | connections.closed.stale | when one was to be used again, the server had ended it, or something had come that nobody had asked for |
+/// | connections.closed.not_kept | the answer, or idle_timeout_ms 0, allowed no further request, or more came than an answer |
+/// | connections.closed.ended | the server ended it with its answer, or in the middle of one |
+/// | connections.closed.broken | cut off on it: reset, late, cancelled, unreadable, or answered before the request was sent |
+/// | connections.closed.surplus | as many as `connections` allows were kept already |
+/// | connections.closed.fork | a parent's, in its child |
+/// | bytes.sent, bytes.received | bytes that sockets took and gave: HTTP, TLS and its handshakes, the proxy's part |
+/// | latency_us.count, latency_us.mean | calls that have ended, and how long they took, in microseconds, from the entry of the function to its return; a row from when it is taken up |
+/// | latency_us.p50, latency_us.p90, latency_us.p99 | 50, 90 and 99 of a hundred took no longer; never too low, and at most 3.2 % too high |
+/// | latency_us.max | the longest one |
+///
+/// What has a dot stands in an object. All are integers, 0 where there is nothing to tell; they only grow, but for those
+/// of now and for the times. New keys may come. What a diagnosis does is not counted.
+///
+/// While calls go on, the figures are taken one after another, so that a call may be in one of them and not yet in the
+/// next; calls.codes and calls.outcomes always agree. When none is in flight all do, and connections.opened is the sum of
+/// in_use, kept and closed. A child of fork goes on from its parent's figures, but in_flight, in_use and kept are its own;
+/// a connection that its parent keeps is closed for it when the next call comes across it.
+///
+/// Returns ARCTOS_OK or ARCTOS_BAD_ARGUMENT. Returns at once, and holds up no call. Any thread. Decision 43 of
+/// docs/contract.md.
+///
+///     char *answer = NULL;
+///     char *made = NULL;
+///     if (arctos_client_stats(client, &answer) == ARCTOS_OK
+///         && arctos_json_get(answer, "/calls/outcomes/created", &made) == ARCTOS_OK)
+///         printf("made so far: %s\n", made);
+///     arctos_free(made);
+///     arctos_free(answer);
+///
+/// # Safety
+/// `answer` is NULL or may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn arctos_client_stats(client: *mut arctos_client, answer: *mut *mut c_char) -> arctos_code {
+    let work = |_: &Rc<Call>| clients::find(client)?.stats();
+    // SAFETY: the caller's promise.
+    unsafe { border(Purpose::Local, answer, work) }
 }
 
 /// Tells what a client's journal has of its server: what was made, what may have been made, and what is being sent.
@@ -1095,6 +1160,8 @@ unsafe fn border(
         // SAFETY: the caller's promise.
         unsafe { *answer = text.flatten().unwrap_or(ptr::null_mut()) };
     }
+    let outcome = result.as_ref().map_or_else(Failure::outcome, |_| Some(Outcome::Created));
+    call.count_end(code, outcome.unwrap_or(Outcome::Unknown));
     if let Ok(text) = result {
         memory::release(text);
     }

@@ -90,6 +90,9 @@ int main(void)
     if (arctos_client_diagnose(client, &answer) != ARCTOS_CONNECT || strstr(answer, "\"steps\":[{") == NULL)
         return failed("arctos_client_diagnose");
     arctos_free(answer);
+    if (arctos_client_stats(client, &answer) != ARCTOS_OK || strstr(answer, "\"ARCTOS_BAD_TASK\":2") == NULL)
+        return failed("arctos_client_stats");
+    arctos_free(answer);
     if (arctos_client_cancel(client) != ARCTOS_OK)
         return failed("arctos_client_cancel");
     if (arctos_call_cancel(client, "c-1") != ARCTOS_OK)

@@ -149,6 +149,8 @@ static void call(const char *config, const char *name)
     code = arctos_task_add(client, TASK("GUEST-1"), &answer);
     ends(code, name, answer);
     change_token_file(config);
+    CHECK(arctos_client_stats(client, &answer) == ARCTOS_OK);
+    arctos_free(answer);
     /* Nothing is in flight. */
     CHECK(arctos_client_cancel(client) == ARCTOS_OK);
     CHECK(arctos_call_cancel(client, "c-1") == ARCTOS_OK);

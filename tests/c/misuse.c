@@ -70,6 +70,9 @@ static void is_no_client(arctos_client *client)
     CHECK(arctos_client_diagnose(client, &answer) == ARCTOS_BAD_ARGUMENT);
     CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
     arctos_free(answer);
+    CHECK(arctos_client_stats(client, &answer) == ARCTOS_BAD_ARGUMENT);
+    CHECK(answer != NULL && strstr(answer, "client") != NULL && strstr(answer, "\"outcome\"") == NULL);
+    arctos_free(answer);
     code = arctos_task_add_many(client, "[]", NULL, NULL, NULL, &answer);
     CHECK(code == ARCTOS_BAD_ARGUMENT && arctos_outcome(code, answer) == ARCTOS_NOT_CREATED);
     CHECK(answer != NULL && strstr(answer, "client") != NULL);

@@ -81,6 +81,7 @@ functions! {
     client_free: fn(Client);
     client_set_token: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     client_diagnose: fn(Client, *mut *mut c_char) -> i32;
+    client_stats: fn(Client, *mut *mut c_char) -> i32;
     task_add: fn(Client, *const c_char, *mut *mut c_char) -> i32;
     task_add_with: fn(Client, *const c_char, *const c_char, *mut *mut c_char) -> i32;
     task_add_many: fn(Client, *const c_char, *const c_char, Option<RowFn>, *mut c_void, *mut *mut c_char) -> i32;
@@ -256,6 +257,19 @@ impl Owned {
     /// `arctos_client_diagnose`.
     pub fn diagnose(&self) -> Reply {
         call(|answer| unsafe { (arctos().client_diagnose)(self.0, answer) })
+    }
+
+    /// `arctos_client_stats`.
+    pub fn told(&self) -> Reply {
+        call(|answer| unsafe { (arctos().client_stats)(self.0, answer) })
+    }
+
+    /// `arctos_client_stats` of a client that lives.
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        let reply = self.told();
+        assert_eq!(reply.code, OK, "{reply:?}");
+        reply.json()
     }
 
     /// `arctos_journal_list`.

@@ -46,6 +46,7 @@ from ._errors import (
 )
 from ._library import LoadError
 from ._log import set_log
+from ._stats import Stats
 
 __all__ = [
     "AddResult",
@@ -75,6 +76,7 @@ __all__ = [
     "Partial",
     "Rejected",
     "ServerError",
+    "Stats",
     "Timeout",
     "Tls",
     "TlsKeys",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypedDict, Union
 
 from . import _codes, _json, _library
 from ._errors import ArctosError, BadResponse, BadTask, Outcome, failure, failure_of, refusal
+from ._stats import Stats
 
 Task = Union[Mapping[str, Any], str]
 Path = Union[str, "os.PathLike[str]"]
@@ -356,6 +357,12 @@ class Client:
         """
         diagnosis: dict[str, Any] = self._told(self._library.call(self._library.client_diagnose, self._handle))
         return diagnosis
+
+    def stats(self) -> Stats:
+        """What the client has done since it was made, in numbers: calls by code and outcome, connections, bytes and
+        latency. ``arctos.h`` says of each what it counts. It holds up no call."""
+        stats: Stats = self._told(self._library.call(self._library.client_stats, self._handle))
+        return stats
 
     def journal_list(
         self,

@@ -85,6 +85,7 @@ class Library:
             "arctos_task_add_many", ctypes.c_int32, client, text, text, row, user, out
         )
         self.client_diagnose = self._function("arctos_client_diagnose", ctypes.c_int32, client, out)
+        self.client_stats = self._function("arctos_client_stats", ctypes.c_int32, client, out)
         self.client_cancel = self._function("arctos_client_cancel", ctypes.c_int32, client)
         self.call_cancel = self._function("arctos_call_cancel", ctypes.c_int32, client, text)
         self.post = self._function("arctos_call", ctypes.c_int32, client, text, text, text, out)

@@ -119,6 +119,12 @@ int32_t arctos_client_diagnose(void *client, char **answer)
     return reply(answer);
 }
 
+int32_t arctos_client_stats(void *client, char **answer)
+{
+    (void)client;
+    return reply(answer);
+}
+
 int32_t arctos_journal_list(void *client, const char *filter, char **answer)
 {
     return arctos_task_add_with(client, NULL, filter, answer);

@@ -232,6 +232,7 @@ class Lifetime(unittest.TestCase):
                 lambda: client.call("/x", {}),
                 lambda: client.set_token("t"),
                 client.diagnose,
+                client.stats,
                 client.journal_list,
                 lambda: client.journal_resolve("N", "not_created", "me"),
                 client.cancel,
