@@ -388,8 +388,8 @@ impl Call {
     }
 
     /// The number of the appointment.
-    pub(crate) fn set_number(&self, number: String) -> &str {
-        self.number.get_or_init(|| number)
+    pub(crate) fn set_number(&self, number: String) {
+        let _ = self.number.set(number);
     }
 
     pub(crate) fn set_host(&self, host: &Arc<str>) {

@@ -182,7 +182,7 @@ impl Client {
                 call.set_number(number);
             }
         })?;
-        let number = call.set_number(std::mem::take(&mut task.number));
+        call.set_number(std::mem::take(&mut task.number));
         for note in &task.notes {
             let (field, note) = (Some(note.field.as_str()), Some(note.note.as_str()));
             call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
@@ -195,15 +195,15 @@ impl Client {
                 return Err(against);
             }
             #[cfg(feature = "planted-panic")]
-            plant("panic-before-", number, &task);
+            plant("panic-before-", call, &task);
             let result = self.carry_out(call, &request);
             #[cfg(feature = "planted-panic")]
-            plant("panic-after-", number, &task);
+            plant("panic-after-", call, &task);
             result
         };
         #[cfg(feature = "journal")]
         if let Some(journal) = &self.journal {
-            return self.once(call, journal, number, &task, sends, send);
+            return self.once(call, journal, &task, sends, send);
         }
         send()
     }
@@ -214,7 +214,6 @@ impl Client {
         &self,
         call: &Rc<Call>,
         journal: &Journal,
-        number: &str,
         task: &Task,
         sends: bool,
         send: impl FnOnce() -> Result<Zeroizing<String>, Failure>,
@@ -225,7 +224,13 @@ impl Client {
             mask(answer, &private, LONGEST_BODY)
         };
         let server_dedupes = self.config.server_dedupes;
-        match journal.begin(call, number, &task.body, Wish { sends, server_dedupes }, mask)? {
+        match journal.begin(
+            call,
+            call.number().unwrap_or_default(),
+            &task.body,
+            Wish { sends, server_dedupes },
+            mask,
+        )? {
             Begun::Recorded(answer) => Ok(answer),
             Begun::Nothing => send(),
             Begun::Send(pending) => {
@@ -574,8 +579,8 @@ fn jitter(attempts: u32) -> Duration {
 
 /// Panics with everything that no message may show.
 #[cfg(feature = "planted-panic")]
-fn plant(start: &str, number: &str, task: &Task) {
-    if number.starts_with(start) {
+fn plant(start: &str, call: &Call, task: &Task) {
+    if call.number().unwrap_or_default().starts_with(start) {
         panic!("planted: {}", *task.body);
     }
 }

@@ -359,6 +359,7 @@ pub(crate) fn value(text: &str) -> Option<Value<'_>> {
 }
 
 /// A text that is JSON, to be written into another one; `None` of another.
+#[cfg(feature = "journal")]
 pub(crate) fn raw(text: &str) -> Option<&RawValue> {
     parse(text).ok()
 }
