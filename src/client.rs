@@ -177,12 +177,12 @@ impl Client {
     }
 
     fn make(&self, call: &Rc<Call>, task: &str, against: Option<Failure>) -> Result<Zeroizing<String>, Failure> {
-        let mut task = Task::read(task, self.config.strict).inspect_err(|_| {
+        let task = Task::read(task, self.config.strict).inspect_err(|_| {
             if let Some(number) = contract::number(task) {
                 call.set_number(number);
             }
         })?;
-        call.set_number(std::mem::take(&mut task.number));
+        call.set_number(memory::copy(&task.number)?);
         for note in &task.notes {
             let (field, note) = (Some(note.field.as_str()), Some(note.note.as_str()));
             call.log(Level::Warning, "warning", || Fields { field, note, ..Fields::default() });
@@ -195,10 +195,10 @@ impl Client {
                 return Err(against);
             }
             #[cfg(feature = "planted-panic")]
-            plant("panic-before-", call, &task);
+            plant("panic-before-", &task);
             let result = self.carry_out(call, &request);
             #[cfg(feature = "planted-panic")]
-            plant("panic-after-", call, &task);
+            plant("panic-after-", &task);
             result
         };
         #[cfg(feature = "journal")]
@@ -579,8 +579,8 @@ fn jitter(attempts: u32) -> Duration {
 
 /// Panics with everything that no message may show.
 #[cfg(feature = "planted-panic")]
-fn plant(start: &str, call: &Call, task: &Task) {
-    if call.number().unwrap_or_default().starts_with(start) {
-        panic!("planted: {}", *task.body);
+fn plant(start: &str, task: &Task) {
+    if task.number.starts_with(start) {
+        panic!("planted: {}", &*task.body);
     }
 }

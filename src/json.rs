@@ -142,14 +142,15 @@ pub(crate) fn array(text: &str) -> Result<Vec<Value<'_>>, String> {
 pub(crate) enum Member<'a> {
     Missing,
     Once(Value<'a>),
-    Twice,
+    /// More than once; the first of them.
+    Twice(Value<'a>),
 }
 
 impl<'a> Member<'a> {
     fn and(&mut self, value: Value<'a>) {
         *self = match self {
             Member::Missing => Member::Once(value),
-            Member::Once(_) | Member::Twice => Member::Twice,
+            Member::Once(first) | Member::Twice(first) => Member::Twice(*first),
         };
     }
 }
@@ -168,6 +169,10 @@ pub(crate) fn pick<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Resul
         },
         Ok,
     )
+}
+
+fn listed(text: &str) -> Result<Vec<Value<'_>>, String> {
+    scan::array(text).map_or_else(|| parse(text).map(|Array(elements)| elements), Ok)
 }
 
 fn members(text: &str) -> Result<Object<'_>, String> {
@@ -369,7 +374,7 @@ pub(crate) fn elements(value: Value) -> Option<Vec<Value>> {
     if kind(value) != "an array" {
         return None;
     }
-    scan::array(value.get()).or_else(|| parse(value.get()).ok().map(|Array(elements)| elements))
+    listed(value.get()).ok()
 }
 
 /// Whether a text is an RFC 6901 pointer.
@@ -417,13 +422,14 @@ pub(crate) fn string_at(json: &str, pointer: &str) -> Result<Zeroizing<String>, 
 
 /// The value at a pointer.
 fn find<'a>(json: &'a str, pointer: &str) -> Result<Value<'a>, Failure> {
-    let tokens = tokens(pointer)?;
-    // The whole of an object is read with its members.
-    let mut value = match first_byte(json) {
-        Some(b'{') if !tokens.is_empty() => Value::new(json.trim_start_matches([' ', '\t', '\r', '\n'])),
-        _ => read(json).map_err(not_json)?,
+    let tokens = tokens(pointer);
+    let first = tokens.as_ref().ok().and_then(|tokens| tokens.first());
+    let (mut value, passed) = match first.filter(|_| first_byte(json) == Some(b'{')) {
+        // The whole of an object is read with its members.
+        Some(first) => (member(members(json).map_err(not_json)?, first)?.ok_or_else(no_value)?, 1),
+        None => (read(json).map_err(not_json)?, 0),
     };
-    for token in tokens {
+    for token in tokens?.into_iter().skip(passed) {
         value = match child(value, &token)? {
             Some(child) => child,
             None => return Err(no_value()),
@@ -502,25 +508,25 @@ fn tokens(pointer: &str) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
+/// The member that a token names.
+fn member<'a>(Object(members): Object<'a>, token: &str) -> Result<Option<Value<'a>>, Failure> {
+    let mut named = members.into_iter().filter(|(key, _)| key == token);
+    let first = named.next();
+    if named.next().is_some() {
+        let twice = "a member that the JSON pointer names stands twice in its object";
+        return Err(Failure::plain(Code::BadArgument, twice));
+    }
+    Ok(first.map(|(_, value)| value))
+}
+
 /// The member or element that a token names.
 fn child<'a>(value: Value<'a>, token: &str) -> Result<Option<Value<'a>>, Failure> {
     match value.get().as_bytes()[0] {
-        b'{' => {
-            let Object(members) = members(value.get()).map_err(not_json)?;
-            let mut named = members.into_iter().filter(|(key, _)| key == token);
-            let first = named.next();
-            if named.next().is_some() {
-                return Err(Failure::plain(
-                    Code::BadArgument,
-                    "a member that the JSON pointer names stands twice in its object",
-                ));
-            }
-            Ok(first.map(|(_, value)| value))
-        }
+        b'{' => member(members(value.get()).map_err(not_json)?, token),
         b'[' => {
             let plain = token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
             let Some(index) = token.parse::<usize>().ok().filter(|_| plain) else { return Ok(None) };
-            Ok(elements(value).and_then(|elements| elements.get(index).copied()))
+            Ok(listed(value.get()).map_err(not_json)?.get(index).copied())
         }
         _ => Ok(None),
     }

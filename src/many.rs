@@ -202,7 +202,7 @@ fn row(index: usize, call: &Call, result: &Result<Zeroizing<String>, Failure>) -
     let (code, outcome, key, value) = match result {
         Ok(answer) => (Code::Ok, Outcome::Created, "answer", answer.trim_ascii()),
         Err(failure) => {
-            document = failure.document();
+            document = Some(failure.document()).filter(|document| !document.is_empty()).ok_or(NoMemory)?;
             (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), "error", document.as_str())
         }
     };

@@ -108,6 +108,9 @@ fn was_asked_by_head(seen: &Seen, path: &str, host: &str) {
     assert_eq!(request.line, format!("HEAD {path} HTTP/1.1"));
     assert_eq!(request.header("Host"), Some(host));
     assert_eq!(request.header("Connection"), Some("close"));
+    // As every other request, so that whoever lets these through lets it through too.
+    assert_eq!(request.header("Accept"), Some("application/json"));
+    assert!(request.header("User-Agent").is_some_and(|agent| agent.contains("arctos/")), "{request:?}");
     for name in ["Authorization", "Proxy-Authorization", "Cookie"] {
         assert_eq!(request.header(name), None);
     }

@@ -325,7 +325,7 @@ fn read(call: &Call, body: &mut Body, framing: &Framing, max: usize) -> Result<Z
     let step = match framing {
         Framing::Length(Some(length)) => {
             let all = length.min(&max).saturating_add(1);
-            // The server's word for it takes address space, and no memory before the bytes come.
+            // No more than this on the server's word for it.
             let _ = bytes.try_reserve_exact(all.min(LARGEST_RESERVE));
             all.min(LARGE_STEP)
         }

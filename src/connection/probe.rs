@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ureq::Agent;
-use ureq::http::header::{CONNECTION, DATE, HeaderValue};
-use ureq::http::{Request, Uri};
+use ureq::http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use ureq::http::{Method, Request, Uri};
 use ureq::unversioned::transport::ConnectionDetails;
 
 use super::pool::Pool;
@@ -25,6 +25,7 @@ pub(crate) struct Probe {
     target: Target,
     settings: ureq::config::Config,
     base_url: String,
+    headers: HeaderMap,
 }
 
 /// What the server answered.
@@ -38,7 +39,10 @@ impl Connection {
     /// A way of its own, which resumes no session, so that the server shows its certificate.
     pub(crate) fn probe(&self) -> Probe {
         let target = self.way.with(|way| way.target.renewed());
-        Probe { target, settings: self.settings.clone(), base_url: self.base_url.clone() }
+        let mut headers = self.without_token.clone();
+        headers.remove(CONTENT_TYPE);
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        Probe { target, settings: self.settings.clone(), base_url: self.base_url.clone(), headers }
     }
 }
 
@@ -67,10 +71,10 @@ impl Probe {
     pub(crate) fn head(&self, call: &Rc<Call>, stream: Stream) -> Result<Answered, Cause> {
         let unreadable = |_| Cause::Unreadable("the URL is none".to_owned());
         let uri: Uri = self.base_url.parse().map_err(unreadable)?;
-        let request = Request::head(uri)
-            .header(CONNECTION, HeaderValue::from_static("close"))
-            .body(())
-            .map_err(|_| Cause::Unreadable("the request cannot be written".to_owned()))?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::HEAD;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers.clone();
         let agent = Agent::with_parts(self.settings.clone(), Once(Lock::new(Some(stream))), NoResolver);
         call.phase(Phase::Request);
         let response = agent.run(request).map_err(|error| cause(call, &error));

@@ -371,6 +371,9 @@ impl Stream {
     }
 }
 
+/// Requests up to this length are taken whole by every window that a system opens: none is smaller.
+const SHORT: usize = 1024;
+
 /// A connection with its buffers.
 pub(super) struct Line {
     pub stream: Stream,
@@ -398,8 +401,8 @@ pub(super) struct Wire {
     /// The connection ended out of order: what the system still holds of the request must not go out after the
     /// call has returned.
     abort: bool,
-    /// The system took the whole request at once.
-    at_once: bool,
+    /// The request fits into the smallest window, and the system took it at once.
+    is_short: bool,
     /// ureq has read the answer to its end, and has nothing left over.
     finished: bool,
     /// How many more looks at what came may be taken after the call's time.
@@ -423,8 +426,8 @@ impl Drop for Wire {
             _ => Closed::NotKept,
         };
         let call = call.filter(|_| self.finished && !abort);
-        // A server that says of a request that it is done has read it.
-        let was_read = self.at_once && call.as_ref().is_some_and(|call| matches!(call.status(), Some(200..=299)));
+        // It has arrived, then, before an answer to it could be made.
+        let was_read = self.is_short && call.as_ref().is_some_and(|call| matches!(call.status(), Some(200..=299)));
         line.buffers.wipe();
         let part = move |idle| part(line, why, was_read, idle, &pool);
         match call {
@@ -490,7 +493,7 @@ impl Wire {
             pool,
             head_done: false,
             abort: false,
-            at_once: false,
+            is_short: false,
             finished: false,
             looks: LAST_LOOKS,
         }
@@ -540,12 +543,12 @@ impl Wire {
     /// by its head need not read its body.
     fn send(&mut self, call: &Call, request: &[u8]) -> Result<(), Cause> {
         let mut rest = request;
-        self.at_once = true;
+        self.is_short = request.len() <= SHORT;
         loop {
             match self.push(call, &mut rest) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    self.at_once = false;
+                    self.is_short = false;
                     if self.answer_came(call)? {
                         return Ok(());
                     }

@@ -109,7 +109,7 @@ fn once(member: Member<'_>) -> Result<Option<Value<'_>>, ()> {
     match member {
         Member::Missing => Ok(None),
         Member::Once(value) => Ok(Some(value)),
-        Member::Twice => Err(()),
+        Member::Twice(_) => Err(()),
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct Task<'a> {
     /// The body of the request: the caller's text where it needs no change.
     pub body: Text<'a>,
     /// Its out_task_num.
-    pub number: String,
+    pub number: Text<'a>,
     /// Decision 6: what the page does not name.
     pub notes: Vec<Note>,
 }
@@ -155,7 +155,7 @@ impl<'a> Task<'a> {
         for (range, new) in edits {
             body = Text::Owned(json::splice(&body, range, &[&new])?);
         }
-        let number = memory::copy(&given(Place::Number).and_then(json::string).unwrap_or_default())?;
+        let number = given(Place::Number).and_then(json::string).unwrap_or_default();
         Ok(Task { body, number, notes })
     }
 
@@ -171,7 +171,7 @@ impl<'a> Task<'a> {
 /// The out_task_num of a task that may be wrong otherwise, so that its failure can name it.
 pub(crate) fn number(text: &str) -> Option<String> {
     match json::pick(text, ["out_task_num"]) {
-        Ok([Member::Once(value)]) => memory::copy(&json::string(value)?).ok(),
+        Ok([Member::Once(value) | Member::Twice(value)]) => memory::copy(&json::string(value)?).ok(),
         _ => None,
     }
 }

@@ -85,8 +85,12 @@ pub(crate) fn wait(sockets: &[&TcpStream], wish: Wish, until: Instant) -> io::Re
     }
 }
 
-/// Has a connected socket wait only in [`receive`] that is told to, and there for no more than this.
+/// Has a connected socket wait only in [`receive`] that is told to, and there for no more than this; where a send would
+/// wait all the same, as on macOS, nowhere.
 pub(crate) fn settle(socket: &TcpStream, wait: Duration) -> io::Result<()> {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(wait))
 }
