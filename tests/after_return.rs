@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::sync::mpsc::channel;
 
 use arctos_tests::api::{FAILED, NOT_CREATED, Owned, REJECTED, task};
-use arctos_tests::stage::config;
+use arctos_tests::stage::{config, with};
 use arctos_tests::sys;
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 #[test]
@@ -43,12 +44,15 @@ fn answers_first(answer: &'static str, code: i32, length: usize) {
         let _ = socket.read_to_end(&mut rest);
         (at_return, rest.len())
     });
-    let client = Owned::new(&config(&format!("http://127.0.0.1:{port}")));
+    let keys = json!({ "idle_timeout_ms": 50_000 });
+    let client = Owned::new(&with(config(&format!("http://127.0.0.1:{port}")), keys));
     let remark = "x".repeat(length);
     let long = task("BR0943-1").replacen('{', &format!("{{\"task_remark\":\"{remark}\","), 1);
     let reply = client.add(&long);
     wait_for_answer.recv().expect("the server has answered");
     returned.send(()).expect("the server waits");
+    // Closes what it has kept.
+    drop(client);
     assert_eq!((reply.code, reply.outcome), (code, NOT_CREATED), "{reply:?}");
     let (at_return, arrived) = server.join().expect("the server ends");
     assert!(arrived <= at_return, "{} bytes arrived after the call had returned", arrived - at_return);
