@@ -128,15 +128,6 @@ pub(crate) fn object(text: &str) -> Result<Object<'_>, String> {
     read.map_err(|error| format!("is not JSON: {error}"))?
 }
 
-/// Reads a text that must be an array, of several things. The error says what is wrong with it, and quotes none of it.
-pub(crate) fn array(text: &str) -> Result<Vec<Value<'_>>, String> {
-    if let Some(elements) = scan::array(text) {
-        return Ok(elements);
-    }
-    let value = read(text).map_err(|error| format!("are not JSON: {error}"))?;
-    elements(value).ok_or_else(|| format!("must be a JSON array, not {}", kind(value)))
-}
-
 /// What an object has under a name.
 #[derive(Clone, Copy)]
 pub(crate) enum Member<'a> {
@@ -177,6 +168,19 @@ fn listed(text: &str) -> Result<Vec<Value<'_>>, String> {
 
 fn members(text: &str) -> Result<Object<'_>, String> {
     scan::object(text).map_or_else(|| parse(text), |members| Ok(Object(members)))
+}
+
+/// Reads a text that must be an array, of several things, each with what it has under a name if it is an object. The
+/// error says what is wrong with it, and quotes none of it.
+pub(crate) fn array_with<'a>(text: &'a str, name: &str) -> Result<Vec<(Value<'a>, Member<'a>)>, String> {
+    if let Some(elements) = scan::array_with(text, name) {
+        return Ok(elements);
+    }
+    let value = read(text).map_err(|error| format!("are not JSON: {error}"))?;
+    let elements = elements(value).ok_or_else(|| format!("must be a JSON array, not {}", kind(value)))?;
+    let found = |element: Value<'a>| pick(element.get(), [name]).map_or(Member::Missing, |[found]| found);
+    memory::collect(elements.into_iter().map(|element| (element, found(element))))
+        .map_err(|NoMemory| format!("are not read: {NO_MEMORY}"))
 }
 
 /// A text that is JSON of any kind; the error says where it stops being so.

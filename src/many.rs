@@ -18,7 +18,7 @@ use crate::code::Code;
 use crate::contract;
 use crate::failure::{Failure, Problem};
 use crate::fork::Lock;
-use crate::json::{self, Value};
+use crate::json::{self, Member, Value};
 use crate::memory::{self, NoMemory};
 use crate::options::Options;
 use crate::outcome::Outcome;
@@ -39,7 +39,7 @@ pub struct Row<'a> {
 }
 
 /// So many rows a thread wait to be heard at most.
-const ROWS_A_THREAD: usize = 2;
+const ROWS_A_THREAD: usize = 4;
 /// Rows that come one after the other faster than this are heard a few at once.
 const SOON: Duration = Duration::from_millis(1);
 
@@ -47,7 +47,8 @@ const SOON: Duration = Duration::from_millis(1);
 struct Run<'a> {
     client: &'a Client,
     options: &'a Options,
-    tasks: &'a [Value<'a>],
+    /// With their numbers.
+    tasks: &'a [(Value<'a>, Member<'a>)],
     next: AtomicUsize,
     /// Whoever asked for them wants no more.
     stopped: AtomicBool,
@@ -77,7 +78,8 @@ impl Client {
         mut row: impl FnMut(Row) -> bool,
     ) -> Result<Zeroizing<String>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the tasks are refused", problems);
-        let tasks = json::array(tasks).map_err(|problem| wrong(vec![Problem::new("tasks", problem)]))?;
+        let tasks =
+            json::array_with(tasks, contract::NUMBER).map_err(|problem| wrong(vec![Problem::new("tasks", problem)]))?;
         let twice = twice(&tasks)?;
         if !twice.is_empty() {
             return Err(wrong(twice));
@@ -149,7 +151,7 @@ impl Run<'_> {
     /// Does the next task; `None` when there is none.
     fn next(&self) -> Option<Ended> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let task = self.tasks.get(index)?.get();
+        let task = self.tasks.get(index)?.0.get();
         let call = Call::start(Purpose::Appointment);
         self.client.count(&call);
         let attempt = AssertUnwindSafe(|| self.add(&call, task));
@@ -227,12 +229,15 @@ fn listed(results: &[Zeroizing<String>]) -> Result<Zeroizing<String>, NoMemory> 
 }
 
 /// The numbers that stand more than once: a repeat could be sent while the first one is under way.
-fn twice(tasks: &[Value]) -> Result<Vec<Problem>, NoMemory> {
-    let numbers = tasks.iter().enumerate().filter_map(|(index, task)| Some((contract::number(task.get())?, index)));
+fn twice(tasks: &[(Value, Member)]) -> Result<Vec<Problem>, NoMemory> {
+    let numbers = tasks.iter().enumerate().filter_map(|(index, (_, number))| match number {
+        Member::Once(number) | Member::Twice(number) => Some((json::string(*number)?, index)),
+        Member::Missing => None,
+    });
     let mut numbers = memory::collect(numbers)?;
-    numbers.sort_unstable();
+    numbers.sort_unstable_by(|one, other| (&*one.0, one.1).cmp(&(&*other.0, other.1)));
     let mut problems = Vec::new();
-    for pair in numbers.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+    for pair in numbers.windows(2).filter(|pair| *pair[0].0 == *pair[1].0) {
         let [(number, first), (_, second)] = pair else { continue };
         let problem = format!("stands in the task {first} too");
         let problem = Problem::new(format!("{second}.out_task_num"), problem).value(Some(memory::copy(number)?));

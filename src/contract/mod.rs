@@ -10,5 +10,8 @@ pub(crate) use answer::{Envelope, Status, envelope, is_refusal, message, status}
 pub use task::task_check;
 pub(crate) use task::{Task, number};
 
+/// The field that names an appointment.
+pub(crate) const NUMBER: &str = "out_task_num";
+
 /// The path of the endpoint below the base URL.
 pub(crate) const PATH: &str = "/api/task/do_add";

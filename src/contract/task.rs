@@ -28,7 +28,7 @@ struct Field {
 /// [`Place`] names some of its rows.
 const FIELDS: [Field; 12] = [
     Field { name: "business_id", required: true, check: integer },
-    Field { name: "out_task_num", required: true, check: filled_string },
+    Field { name: super::NUMBER, required: true, check: filled_string },
     Field { name: "out_task_type", required: false, check: any_string },
     Field { name: "task_type", required: true, check: task_type },
     Field { name: "task_notify", required: false, check: boolean },
@@ -170,7 +170,7 @@ impl<'a> Task<'a> {
 
 /// The out_task_num of a task that may be wrong otherwise, so that its failure can name it.
 pub(crate) fn number(text: &str) -> Option<String> {
-    match json::pick(text, ["out_task_num"]) {
+    match json::pick(text, [super::NUMBER]) {
         Ok([Member::Once(value) | Member::Twice(value)]) => memory::copy(&json::string(value)?).ok(),
         _ => None,
     }

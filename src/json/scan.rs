@@ -48,6 +48,32 @@ pub(super) fn array(text: &str) -> Option<Vec<Value<'_>>> {
     Some(elements)
 }
 
+/// The elements of a text that is an array, each with what it has under a name if it is an object.
+pub(super) fn array_with<'a>(text: &'a str, name: &str) -> Option<Vec<(Value<'a>, Member<'a>)>> {
+    let mut scan = Scan { text, at: 0 };
+    let mut elements = Vec::new();
+    scan.list(b'[', b']', |scan| {
+        scan.blanks();
+        let mut found = Member::Missing;
+        let element = if scan.next() == Some(b'{') {
+            let start = scan.at;
+            scan.list(b'{', b'}', |scan| {
+                let (key, value) = (scan.key()?, scan.value(DEEPEST)?);
+                if key == name {
+                    found.and(value);
+                }
+                Some(())
+            })?;
+            Value { text: &text[start..scan.at], is_plain: false }
+        } else {
+            scan.value(DEEPEST)?
+        };
+        memory::push(&mut elements, (element, found)).ok()
+    })?;
+    scan.end()?;
+    Some(elements)
+}
+
 /// The value that a text is.
 pub(super) fn value(text: &str) -> Option<Value<'_>> {
     let mut scan = Scan { text, at: 0 };
@@ -293,6 +319,13 @@ mod tests {
         assert!(members.iter().zip(&read.0).all(|(one, other)| one.0 == other.0 && one.1.get() == other.1.get()));
         let elements = array(members[1].1.get()).unwrap();
         assert_eq!(elements.iter().map(|element| element.get()).collect::<Vec<_>>(), ["1", r#"{"c": 2.50}"#]);
+        let with = array_with(r#" [ 7, {"n":"x" , "o":[{"n":1}]},{"n":1,"n":2} ] "#, "n").unwrap();
+        let texts: Vec<&str> = with.iter().map(|(element, _)| element.get()).collect();
+        assert_eq!(texts, ["7", r#"{"n":"x" , "o":[{"n":1}]}"#, r#"{"n":1,"n":2}"#]);
+        assert!(matches!(with[0].1, Member::Missing));
+        assert!(matches!(with[1].1, Member::Once(value) if value.get() == "\"x\"" && value.is_plain));
+        assert!(matches!(with[2].1, Member::Twice(value) if value.get() == "1"));
+        assert!(array_with("[{]", "n").is_none() && array_with("[] 1", "n").is_none());
         assert!(object(r#"{"\u0061":1}"#).is_none() && object("[]").is_none() && array("{}").is_none());
         assert!(object("{} x").is_none() && object("{\"a\":1,}").is_none() && object("{,}").is_none());
     }
