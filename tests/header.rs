@@ -8,9 +8,6 @@ use arctos_tests::api::*;
 use arctos_tests::tools::{Host, both, compiler, source, succeed, tool};
 use tempfile::TempDir;
 
-/// What the static library needs of the system besides what the C compiler always links.
-const NATIVE_LIBRARIES: [&str; 1] = ["m"];
-
 const C: [&[&str]; 3] = [&["-std=c89", "-Wno-long-long"], &["-std=c99"], &["-std=c11"]];
 const CXX: [&[&str]; 2] = [&["-std=c++98"], &["-std=c++17"]];
 
@@ -197,8 +194,7 @@ fn a_program_links_against_the_shared_library() {
 fn a_program_links_against_the_static_library() {
     let library = root().join("target/release/libarctos.a");
     assert!(library.exists(), "{}: run `make build` first", library.display());
-    let host = Host::linked("every_function", |command| {
-        command.arg(&library).args(NATIVE_LIBRARIES.map(|name| format!("-l{name}")))
-    });
+    // It needs nothing of the system but what the C compiler always links.
+    let host = Host::linked("every_function", |command| command.arg(&library));
     prints_its_version(&host);
 }
