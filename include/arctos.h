@@ -616,9 +616,9 @@ ARCTOS_API arctos_code ARCTOS_CALL arctos_client_diagnose(arctos_client *client,
  * | connections.closed | all others, by the reason |
  * | connections.closed.expired | had been kept for idle_timeout_ms, or as long as the server said |
  * | connections.closed.stale | when one was to be used again, the server had ended it, or something had come that nobody had asked for |
- * | connections.closed.not_kept | the answer, or idle_timeout_ms 0, allowed no further request, or more came than an answer |
+ * | connections.closed.not_kept | the answer, or idle_timeout_ms 0, allowed no further request, more came than an answer, or what came was no answer |
  * | connections.closed.ended | the server ended it with its answer, or in the middle of one |
- * | connections.closed.broken | cut off on it: reset, late, cancelled, unreadable, or answered before the request was sent |
+ * | connections.closed.broken | cut off on it: reset, late, cancelled, or answered before the request was sent |
  * | connections.closed.surplus | as many as `connections` allows were kept already |
  * | connections.closed.fork | a parent's, in its child |
  * | bytes.sent, bytes.received | bytes that sockets took and gave: HTTP, TLS and its handshakes, the proxy's part |
