@@ -6,8 +6,8 @@
     run.py --write    puts them in their places too: bench/results.json, bench/README.md, docs/bench.svg
 
 `make bench` builds the programs before. BENCH_ROUNDS (15) is the number of rounds, BENCH_CALLS the calls of a thread in
-a turn over kept connections: without it, as many as fit into a turn's time. Exit code 0 when all was measured, whatever
-the figures are.
+a turn of the first table: without it, as many as fit into a turn's time. Exit code 0 when all was measured, whatever the
+figures are.
 """
 
 from __future__ import annotations
@@ -60,11 +60,23 @@ class Failure(Exception):
     """Why the figures cannot be had."""
 
 
+def halves() -> tuple[set[int], set[int]]:
+    """The processors of the server, and those of the clients."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(), set()
+    processors = sorted(os.sched_getaffinity(0))
+    middle = len(processors) // 2
+    return set(processors[:middle]), set(processors[middle:])
+
+
+SERVERS, CLIENTS = halves()
+
+
 class Extent(NamedTuple):
     """How much is measured."""
 
     rounds: int
-    calls: int | None
+    turn_calls: int | None
     processes: int
 
 
@@ -88,7 +100,7 @@ def install(left_out: dict[str, str]) -> Path:
     requirements = HERE / "requirements.txt"
     wanted = dict(re.findall(r"^([\w.-]+)==(\S+)$", requirements.read_text(encoding="utf-8"), re.MULTILINE))
     python = OUT / "venv" / "bin" / "python"
-    if not output(python, "--version"):
+    if not output(python, "-m", "pip", "--version"):
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", OUT / "venv"])
         if made.returncode != 0:
             left_out.update(dict.fromkeys(PYTHON[1:], "python3 makes no environment (Debian package python3-venv)"))
@@ -162,10 +174,18 @@ def write_authorities(folder: Path, ours: Path, left_out: dict[str, str]) -> Pat
 class Process:
     """A program that reads commands and answers each with a line of JSON; ends with its input."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], processors: set[int]) -> None:
         pipe = subprocess.PIPE
         self.name = Path(command[0]).name
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment())
+        ours = os.sched_getaffinity(0) if processors else set()
+        try:
+            # A process runs where the one that started it did.
+            if processors:
+                os.sched_setaffinity(0, processors)
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment())
+        finally:
+            if processors:
+                os.sched_setaffinity(0, ours)
         self.first = self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -213,7 +233,7 @@ class Client:
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
-        self.process = Process(command)
+        self.process = Process(command, CLIENTS)
         self.version: str = self.process.first["version"]
         self.setup: int = self.process.first["setup_ns"]
         self.each: list[int] = []
@@ -254,7 +274,7 @@ class Bench:
 
     def __init__(self, extent: Extent, commands: dict[str, list[str]], folder: Path, left_out: dict[str, str]) -> None:
         self.extent, self.commands, self.left_out = extent, commands, left_out
-        self.server = Process([str(TOOLS / "bench-server"), str(folder)])
+        self.server = Process([str(TOOLS / "bench-server"), str(folder)], SERVERS)
         self.ports = {transport: self.server.first[transport] for transport in TRANSPORTS}
         self.ca_file = Path(self.server.first["ca_file"])
         self.authorities = {1: self.ca_file, AUTHORITIES: write_authorities(folder, self.ca_file, left_out)}
@@ -322,7 +342,7 @@ class Bench:
                     say(f"calls: {transport}, {host}, threads: {threads}")
                     names = self.names(NATIVE + PYTHON)
                     clients = [self.start(name, transport, host=host, threads=threads) for name in names]
-                    self.interleave(clients, [threads] * len(clients), calls=self.extent.calls)
+                    self.interleave(clients, [threads] * len(clients), calls=self.extent.turn_calls)
                     where = {"transport": transport, "host": host, "threads": threads}
                     lines += [{**where, "client": client.name, **client.figures()} for client in clients]
                     self.compare_calls({client.name: client for client in clients}, transport, host, threads)
@@ -419,6 +439,9 @@ class Bench:
     def size(self, folder: Path) -> dict[str, Any]:
         stripped = folder / "libarctos.so"
         shutil.copy(LIBRARY, stripped)
+        if not shutil.which("strip"):
+            self.left_out["size"] = "strip is not installed (Debian package binutils)"
+            return {"bytes": {}, "needed": []}
         subprocess.run(["strip", stripped], check=True)
         needed = re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "-d", LIBRARY))
         sizes = {"libarctos.so": stripped.stat().st_size}
@@ -498,7 +521,8 @@ def machine() -> dict[str, Any]:
         "commit": output("git", "describe", "--always", "--dirty", "--tags"),
         "processor": processor.group(1) if processor else platform.machine(),
         "processors": os.cpu_count(),
-        "kernel": platform.release(),
+        "of_the_server": len(SERVERS),
+        "kernel": re.split(r"[^\d.]", platform.release())[0],
         "rustc": output("rustc", "--version"),
         "cc": output(CC, "--version").partition("\n")[0],
         "python": f"{platform.python_version()} with {ssl.OPENSSL_VERSION}",
@@ -530,6 +554,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--write", action="store_true", help="put the results in their places in the checkout")
     arguments = parser.parse_args()
+    if arguments.quick and arguments.write:
+        parser.error("what few rounds have measured is not kept")
     # A client with 1000 connections, and the server's ends of them.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

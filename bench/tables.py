@@ -94,7 +94,8 @@ def memory(results: Results) -> str:
         for line in results["memory"]
     ]
     rows += [[f"file, {file}", short(size / 1e6)] for file, size in results["size"]["bytes"].items()]
-    needs = f"\nlibarctos.so needs {', '.join(results['size']['needed'])}.\n"
+    needed = results["size"]["needed"]
+    needs = f"\nlibarctos.so needs {', '.join(needed)}.\n" if needed else ""
     return table(["memory and size", "MB"], rows) + needs
 
 

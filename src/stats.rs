@@ -1,4 +1,4 @@
-//! What one client has done since it was made, in numbers. On the way of a call each event is one relaxed addition:
+//! What one client has done since it was made, in numbers. On the way of a call there are relaxed additions only:
 //! nothing here waits, allocates or asks the system, and all that has to be worked out is worked out for who reads.
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use crate::fork;
 use crate::memory::{self, NoMemory};
 use crate::outcome::Outcome;
 
-/// What every call adds to stands so often, each for some of the threads, so that they do not wait for each other.
+/// Most of what every call adds to stands so often, each for some of the threads, so that they wait less for each other.
 const SHARDS: usize = 8;
 /// So many buckets an octave: none is wider than 1/32 of what is in it.
 const PRECISION: u32 = 5;

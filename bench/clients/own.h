@@ -1,5 +1,8 @@
 /* What the programs of this library have in common. See client.h. */
 
+#ifndef ARCTOS_BENCH_OWN_H
+#define ARCTOS_BENCH_OWN_H
+
 #include "arctos.h"
 #include "client.h"
 
@@ -50,3 +53,5 @@ static const char *version(void)
     snprintf(text, sizeof text, "libarctos/%s", arctos_version());
     return text;
 }
+
+#endif

@@ -1,7 +1,8 @@
 /*
  * Prints what a client has counted, one document a line: of a parent that has a connection kept and another thread in a
- * call, of its child, before and after a call of its own, and of the parent when all have ended. The argument is a
- * configuration, whose server keeps the call "HELD" waiting until the host's standard input has a byte.
+ * call, of its child, before and after a call of its own, of the parent when the child has ended, and when all have. The
+ * argument is a configuration, whose server keeps the call "HELD" waiting; a byte of standard input says that it no
+ * longer does.
  */
 
 #define _GNU_SOURCE
