@@ -61,7 +61,7 @@ class Failure(Exception):
 
 
 def halves() -> tuple[set[int], set[int]]:
-    """The processors of the server, and those of the clients."""
+    """The processors of the server and of clients of one thread, and those of clients of several."""
     if not hasattr(os, "sched_getaffinity"):
         return set(), set()
     processors = sorted(os.sched_getaffinity(0))
@@ -69,7 +69,7 @@ def halves() -> tuple[set[int], set[int]]:
     return set(processors[:middle]), set(processors[middle:])
 
 
-SERVERS, CLIENTS = halves()
+SERVERS, THREADS = halves()
 
 
 class Extent(NamedTuple):
@@ -231,9 +231,9 @@ class Turn(NamedTuple):
 class Client:
     """A client program with its figures."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, command: list[str], processors: set[int]) -> None:
         self.name = name
-        self.process = Process(command, CLIENTS)
+        self.process = Process(command, processors)
         self.version: str = self.process.first["version"]
         self.setup: int = self.process.first["setup_ns"]
         self.each: list[int] = []
@@ -300,7 +300,8 @@ class Bench:
         url = f"{transport}://{host}:{self.ports[transport]}{prefix}"
         trusted = str(ca_file or self.ca_file) if transport == "https" else "-"
         command = [*self.commands[name], url, trusted, str(threads), str(body), "keep" if keep else "fresh"]
-        client = Client(name, command + ([str(clients)] if clients > 1 else []))
+        processors = SERVERS if threads == 1 and name != "many" else THREADS
+        client = Client(name, command + ([str(clients)] if clients > 1 else []), processors)
         self.versions[name] = client.version
         return client
 
