@@ -90,7 +90,7 @@ impl<'a> Task<'a> {
     pub(crate) fn read(text: &'a str, strict: bool) -> Result<Task<'a>, Failure> {
         let wrong = |problems| Failure::problems(Code::BadTask, "the task is refused", problems);
         let Object(members) = json::object(text).map_err(|problem| wrong(vec![Problem::new("task", problem)]))?;
-        // In the order of the table; of a field that stands twice, the last.
+        // In the order of the table; of a field that stands twice, the first.
         let mut values: [Option<Value>; FIELDS.len()] = [None; FIELDS.len()];
         let mut may_repeat = false;
         let mut undocumented = 0;
@@ -100,7 +100,8 @@ impl<'a> Task<'a> {
             match FIELDS.iter().position(|field| field.name == key) {
                 Some(place) => {
                     let field = &FIELDS[place];
-                    may_repeat |= values[place].replace(*value).is_some();
+                    may_repeat |= values[place].is_some();
+                    values[place].get_or_insert(*value);
                     if let Err(expected) = (field.check)(*value) {
                         let shown = if REMARKS.contains(&field.name) { None } else { shown(*value) };
                         memory::push(&mut problems, Problem::new(field.name, expected).value(shown))?;
