@@ -224,13 +224,7 @@ impl Client {
             mask(answer, &private, LONGEST_BODY)
         };
         let server_dedupes = self.config.server_dedupes;
-        match journal.begin(
-            call,
-            call.number().unwrap_or_default(),
-            &task.body,
-            Wish { sends, server_dedupes },
-            mask,
-        )? {
+        match journal.begin(call, &task.number, &task.body, Wish { sends, server_dedupes }, mask)? {
             Begun::Recorded(answer) => Ok(answer),
             Begun::Nothing => send(),
             Begun::Send(pending) => {

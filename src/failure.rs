@@ -363,6 +363,14 @@ impl Failure {
     }
 }
 
+/// How a call has ended: its code, and what is known of the appointment.
+pub(crate) fn end<T>(result: &Result<T, Failure>) -> (Code, Outcome) {
+    match result {
+        Ok(_) => (Code::Ok, Outcome::Created),
+        Err(failure) => (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown)),
+    }
+}
+
 impl fmt::Debug for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.document())

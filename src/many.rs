@@ -16,12 +16,11 @@ use crate::cancel::Ticket;
 use crate::client::{Client, report_end};
 use crate::code::Code;
 use crate::contract;
-use crate::failure::{Failure, Problem};
+use crate::failure::{self, Failure, Problem};
 use crate::fork::Lock;
 use crate::json::{self, Member, Value};
 use crate::memory::{self, NoMemory};
 use crate::options::Options;
-use crate::outcome::Outcome;
 use crate::sys;
 
 /// What became of one task.
@@ -156,15 +155,13 @@ impl Run<'_> {
         self.client.count(&call);
         let attempt = AssertUnwindSafe(|| self.add(&call, task));
         let result = catch_unwind(attempt).unwrap_or_else(|_| Err(Failure::internal(&call)));
-        let code = result.as_ref().err().map_or(Code::Ok, Failure::code);
+        let (code, outcome) = failure::end(&result);
         let text = catch_unwind(AssertUnwindSafe(|| {
             if let Err(failure) = &result {
                 report_end(&call, failure);
             }
             row(index, &call, &result)
         }));
-        let outcome = result.as_ref().map_or_else(|failure| failure.outcome(), |_| Some(Outcome::Created));
-        let outcome = outcome.unwrap_or(Outcome::Unknown);
         call.count_end(code, outcome);
         // Without memory for all, what it cannot do without.
         let text = text.ok().and_then(Result::ok).unwrap_or_else(|| {
@@ -201,11 +198,12 @@ impl Run<'_> {
 /// The row of a task.
 fn row(index: usize, call: &Call, result: &Result<Zeroizing<String>, Failure>) -> Result<Zeroizing<String>, NoMemory> {
     let document;
-    let (code, outcome, key, value) = match result {
-        Ok(answer) => (Code::Ok, Outcome::Created, "answer", answer.trim_ascii()),
+    let (code, outcome) = failure::end(result);
+    let (key, value) = match result {
+        Ok(answer) => ("answer", answer.trim_ascii()),
         Err(failure) => {
             document = Some(failure.document()).filter(|document| !document.is_empty()).ok_or(NoMemory)?;
-            (failure.code(), failure.outcome().unwrap_or(Outcome::Unknown), "error", document.as_str())
+            ("error", document.as_str())
         }
     };
     let number = call.number().map(json::quoted).transpose()?;

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::call::{Call, Purpose};
 use crate::client::Client;
 use crate::code::Code;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::memory::{self, NoMemory};
 use crate::options::Options;
 use crate::outcome::Outcome;
@@ -1151,7 +1151,7 @@ unsafe fn border(
     {
         guarded(|| client::report_end(&call, failure));
     }
-    let code = result.as_ref().err().map_or(Code::Ok, Failure::code);
+    let (code, outcome) = failure::end(&result);
     if !answer.is_null() {
         let text = guarded(|| match &result {
             Ok(text) => texts::give(text),
@@ -1160,8 +1160,7 @@ unsafe fn border(
         // SAFETY: the caller's promise.
         unsafe { *answer = text.flatten().unwrap_or(ptr::null_mut()) };
     }
-    let outcome = result.as_ref().map_or_else(Failure::outcome, |_| Some(Outcome::Created));
-    call.count_end(code, outcome.unwrap_or(Outcome::Unknown));
+    call.count_end(code, outcome);
     if let Ok(text) = result {
         memory::release(text);
     }

@@ -27,14 +27,7 @@ pub(super) fn object(text: &str) -> Option<Vec<(Cow<'_, str>, Value<'_>)>> {
 /// What a text that is an object without an escape in a key has under these names.
 pub(super) fn pick<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Member<'a>; N]> {
     let mut scan = Scan { text, at: 0 };
-    let mut found = [Member::Missing; N];
-    scan.list(b'{', b'}', |scan| {
-        let (key, value) = (scan.key()?, scan.value(DEEPEST)?);
-        if let Some(place) = names.iter().position(|name| key == *name) {
-            found[place].and(value);
-        }
-        Some(())
-    })?;
+    let found = scan.members(names)?;
     scan.end()?;
     Some(found)
 }
@@ -57,13 +50,7 @@ pub(super) fn array_with<'a>(text: &'a str, name: &str) -> Option<Vec<(Value<'a>
         let mut found = Member::Missing;
         let element = if scan.next() == Some(b'{') {
             let start = scan.at;
-            scan.list(b'{', b'}', |scan| {
-                let (key, value) = (scan.key()?, scan.value(DEEPEST)?);
-                if key == name {
-                    found.and(value);
-                }
-                Some(())
-            })?;
+            [found] = scan.members([name])?;
             Value { text: &text[start..scan.at], is_plain: false }
         } else {
             scan.value(DEEPEST)?
@@ -128,6 +115,20 @@ impl<'a> Scan<'a> {
                 return self.pass(close);
             }
         }
+    }
+
+    /// What an object has under these names.
+    #[inline(always)]
+    fn members<const N: usize>(&mut self, names: [&str; N]) -> Option<[Member<'a>; N]> {
+        let mut found = [Member::Missing; N];
+        self.list(b'{', b'}', |scan| {
+            let (key, value) = (scan.key()?, scan.value(DEEPEST)?);
+            if let Some(place) = names.iter().position(|name| key == *name) {
+                found[place].and(value);
+            }
+            Some(())
+        })?;
+        Some(found)
     }
 
     /// A key without escapes, and its colon.
